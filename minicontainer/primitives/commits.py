@@ -1,0 +1,40 @@
+"""Files that change whole or not at all: written beside their place, then renamed onto it."""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer import kernel
+
+
+def replace(path: str, text: str, *, durable: bool = False, mode: int = 0o600) -> None:
+    """Replace the file `path`: a reader sees the old text or the new one, never a part.
+
+    durable: it is on the disk when this returns. Raises OSError; the old text is then intact.
+    """
+    new = f"{path}.new"
+    flags = kernel.O_WRONLY | kernel.O_CREAT | kernel.O_TRUNC | kernel.O_CLOEXEC
+    fd = kernel.open(new, flags, mode)
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+        while data:
+            data = data[kernel.write(fd, data) :]
+        if durable:
+            kernel.fsync(fd)
+    except OSError:
+        kernel.unlink(new)
+        raise
+    finally:
+        kernel.close(fd)
+    kernel.rename(new, path)
+    if durable:
+        sync_directory(os.path.dirname(path) or ".")
+
+
+def sync_directory(path: str) -> None:
+    """Put a directory's entries on the disk."""
+    fd = kernel.open(path, kernel.O_RDONLY | kernel.O_DIRECTORY | kernel.O_CLOEXEC)
+    try:
+        kernel.fsync(fd)
+    finally:
+        kernel.close(fd)
