@@ -1,13 +1,13 @@
 """Every path that is ours, spelled from two roots; nothing else spells one.
 
-    ROOT  (/var/lib/minicontainer, survives a reboot)      RUN  (/run/minicontainer, does not)
-      version             the layout's number                containers/<id>/state.json
-      containers/<id>/    config.json container.json                         exec.fifo control.fifo
-                          last.json upper/ work/ rootfs/                     attach exit stop
-                          etc/ copy/ <id>-json.log           locks/<kind>-<name>
-      names/<name>        symbolic link to the id            oci/<id>/  state of the `oci` verbs
-      images/ layers/     (image store)
-      tmp/ trash/         staging, same file system
+ROOT  (/var/lib/minicontainer, survives a reboot)      RUN  (/run/minicontainer, does not)
+  version             the layout's number                containers/<id>/state.json
+  containers/<id>/    config.json container.json                         exec.fifo control.fifo
+                      last.json upper/ work/ rootfs/                     attach exit stop
+                      etc/ copy/ <id>-json.log           locks/<kind>-<name>
+  names/<name>        symbolic link to the id            oci/<id>/  state of the `oci` verbs
+  images/ layers/     (image store)
+  tmp/ trash/         staging, same file system
 """
 
 from __future__ import annotations

@@ -15,16 +15,18 @@ from minicontainer.errors import KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 # trace.enable() puts a function here; it is called with each step's sentence.
-listener = None
+listener: Callable[[str], None] | None = None
 
-# The command line puts a function here; what is called with is one warning for the user.
-warner = None
+# The command line puts a function here; it is called with each warning for the user.
+warner: Callable[[str], None] | None = None
 
 # Which process speaks in a trace: the forked child says "init", a monitor "monitor".
 role = "engine"
+CHILDREN = ("init", "stage")
 
 
 class step:  # noqa: N801 - used as a statement: `with step("mount %s", target):`
@@ -68,8 +70,6 @@ def errno_text(number: int) -> str:
 
 def kernel_error(attempt: str, failure: OSError) -> KernelError:
     """The one-line error for an attempt that ended in `failure`."""
-    from minicontainer import hints
-
     number = failure.errno or 0
     call = getattr(failure, "call", "")
     detail = getattr(failure, "detail", "")
@@ -81,5 +81,14 @@ def kernel_error(attempt: str, failure: OSError) -> KernelError:
         f"{attempt}: {where}{reason}{f': {detail}' if detail else ''}",
         errno=number,
         syscall=call.partition("(")[0],
-        hint=hints.advice(attempt, call, number),
+        hint=_advice(attempt, call, number),
     )
+
+
+def _advice(attempt: str, call: str, number: int) -> str | None:
+    """A hint, but not in the container's children: they import nothing; their parent adds it."""
+    if role in CHILDREN:
+        return None
+    from minicontainer import hints
+
+    return hints.advice(attempt, call, number)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 # Kinds of argument: path (a string, NULL), data (bytes or a string, shortened), int, dirfd, mode
 # (octal), type (mode with a file type), dev, sig, pid.  `A_` is a set of flags named A_*, several
-# prefixes are joined by `|`; `=A_` is one value named A_*.  A word after `:` replaces the name.
+# prefixes are joined by `|`; `=A_` is one value named A_*.
 SIGNATURES = {
     "accept": "int",
     "bpf": "=BPF_PROG_|BPF_MAP_|BPF_OBJ_|BPF_LINK_ data",
-    "bpf_load": "=BPF_PROG_TYPE_ data path",
+    "bpf_load": "=BPF_PROG_TYPE_ size path",
     "block_signals": "sigs",
     "capset": "caps caps caps",
     "chdir": "path",
@@ -67,7 +67,7 @@ SIGNATURES = {
     "personality": "int",
     "pidfd_open": "int PIDFD_",
     "pidfd_send_signal": "int sig int",
-    "pipe2": "O_",
+    "pipe2": "O_C|O_N|O_D",
     "pivot_root": "path path",
     "posix_spawn": "path argv env",
     "prctl": "prctl int int int int",
@@ -97,7 +97,7 @@ SIGNATURES = {
     "setsid": "",
     "setxattr": "path path data int",
     "shutdown": "int =SHUT_",
-    "signalfd": "sigs int",
+    "signalfd": "sigs O_C|O_N",
     "socketpair": "",
     "symlink": "path path",
     "syncfs": "int",
@@ -232,7 +232,7 @@ def _integer(kind: str, value: int) -> str:
         return choice("PR_", value)
     if kind.startswith("="):
         return choice(kind[1:], value)
-    if kind.endswith("_"):
+    if "_" in kind:
         return flags(kind, value)
     return str(value)
 

@@ -161,6 +161,7 @@ def bpf_query(command: int, attributes: bytes) -> bytes:
 def bpf_load(kind: int, program: bytes, name: str = "") -> int:
     """A descriptor (close-on-exec) of an eBPF program of a kind BPF_PROG_TYPE_*.
 
+    The name may have letters, digits, `_` and `.`; the kernel keeps 15 of them.
     When the verifier refuses it, its log is the failure's `detail`.
     """
     licence = b"GPL\0"
@@ -169,14 +170,17 @@ def bpf_load(kind: int, program: bytes, name: str = "") -> int:
     attributes = words((kind, len(program) // 8), 4) + words(
         (address(program), address(licence)), 8
     )
+    silent = words((0, 0), 4) + words((0,), 8)
     logging = words((1, len(log)), 4) + words((output_address(log),), 8)
     ending = words((0, 0), 4) + (text(name) or b"")[:15].ljust(16, b"\0")
+    size = len(attributes + silent + ending)
+    load = constants.BPF_PROG_LOAD
     try:
-        return bpf(constants.BPF_PROG_LOAD, attributes + words((0, 0), 4) + words((0,), 8) + ending)
+        return _bpf(constants.SYS_bpf, load, attributes + silent + ending, size)
     except OSError:
         pass  # once more with the log: it costs, so the first attempt goes without
     try:
-        return bpf(constants.BPF_PROG_LOAD, attributes + logging + ending)
+        return _bpf(constants.SYS_bpf, load, attributes + logging + ending, size)
     except OSError as failure:
         failure.detail = log.partition(b"\0")[0].decode("utf-8", "replace").strip()  # type: ignore
         raise

@@ -116,9 +116,7 @@ def make_read_only() -> None:
         kernel.mount(None, "/", None, flags, None)
 
 
-def _filesystem(
-    root: Root, target: str, fstype: str, source: str, options: mounts.Options
-) -> None:
+def _filesystem(root: Root, target: str, fstype: str, source: str, options: mounts.Options) -> None:
     target_fd = _real_directory(root, target) if fstype in _REAL else root.directory(target)
     try:
         mounts.mount_on(target_fd, fstype, source, options.flags, options.data)

@@ -103,6 +103,7 @@ def _follow(channel: int, stage_pid: int) -> Process:
 def _stage(request: Request, parent_end: int) -> NoReturn:
     steps.role = "stage"
     try:
+        sync.forbid_imports()
         kernel.close(parent_end)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         if request.group is not None:

@@ -11,7 +11,7 @@ import os
 
 from minicontainer import kernel, steps
 from minicontainer.kernel import netlink
-from minicontainer.primitives import mounts, namespaces, overlay, rootfs
+from minicontainer.primitives import mounts, namespaces, overlay, rootfs, sysctls
 from minicontainer.runtime import process as last_hop
 from minicontainer.runtime import sync
 from minicontainer.steps import step
@@ -58,6 +58,7 @@ def main(launch: Launch) -> NoReturn:
     """Become the container's first process; ends with its command or with a FAILURE record."""
     steps.role = "init"
     try:
+        sync.forbid_imports()
         for fd in launch.inherited:
             kernel.close(fd)
         if launch.group is not None:
@@ -80,6 +81,7 @@ def stage(launch: Launch) -> NoReturn:
     """
     steps.role = "stage"
     try:
+        sync.forbid_imports()
         if launch.group is not None:
             launch.group.join()
             launch.group = None
@@ -166,7 +168,7 @@ def _set_sysctls(config: dict[str, Any]) -> None:
     """Through the host's /proc: what the container has there is not to be trusted."""
     for name, value in (config["linux"].get("sysctl") or {}).items():
         with step("set sysctl %s", name):
-            kernel.write_file("/proc/sys/" + name.replace(".", "/"), value)
+            kernel.write_file(f"/proc/sys/{sysctls.path_of(name)}", value)
 
 
 def _set_oom_score(config: dict[str, Any]) -> None:
@@ -174,7 +176,12 @@ def _set_oom_score(config: dict[str, Any]) -> None:
     if score is None:
         return
     with step("set oom_score_adj to %d", score):
-        kernel.write_file("/proc/self/oom_score_adj", str(score))
+        try:
+            kernel.write_file("/proc/self/oom_score_adj", str(score))
+        except PermissionError:
+            # Lowering needs CAP_SYS_RESOURCE; the default, 0, is no reason to fail.
+            if score != 0:
+                raise
 
 
 def _build_root(launch: Launch, owned: bool) -> rootfs.Root:

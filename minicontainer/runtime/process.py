@@ -181,9 +181,7 @@ def take_terminal(slave_fd: int) -> None:
 
 def use_streams(streams: tuple[int, int, int]) -> None:
     """Install three descriptors as 0, 1 and 2, also when they overlap those numbers."""
-    lifted = [
-        kernel.dup(fd) if fd < 3 and fd != index else fd for index, fd in enumerate(streams)
-    ]
+    lifted = [kernel.dup(fd) if fd < 3 and fd != index else fd for index, fd in enumerate(streams)]
     for index, fd in enumerate(lifted):
         if fd == index:
             kernel.set_inheritable(fd, True)

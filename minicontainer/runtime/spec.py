@@ -11,6 +11,7 @@ import os
 
 from minicontainer import jsontext
 from minicontainer.errors import SpecError
+from minicontainer.primitives import sysctls
 from minicontainer.runtime import grammar
 from minicontainer.runtime.grammar import escaped, refuse
 from minicontainer.steps import step
@@ -241,7 +242,7 @@ def _binds_have_a_source(config: Config) -> None:
 def _sysctls_are_the_containers(config: Config) -> None:
     kinds = _kinds(config)
     for name in config["linux"].get("sysctl", ()):
-        kind = sysctl_namespace(name)
+        kind = sysctls.namespace_of(name)
         if kind is None:
             refuse(f"/linux/sysctl/{escaped(name)}", "is not a sysctl of any namespace")
         if kind not in kinds:
@@ -256,32 +257,3 @@ _RULES = (
     _binds_have_a_source,
     _sysctls_are_the_containers,
 )
-
-
-def sysctl_path(name: str) -> str | None:
-    """The file of a sysctl below /proc/sys, or None for a name with an empty or dotted component.
-
-    As sysctl(8): the first of `.` and `/` separates, the other one is literal, so that
-    `net.ipv4.conf.eth0/1.rp_filter` is about the interface eth0.1.
-    """
-    dot, slash = name.find("."), name.find("/")
-    if dot >= 0 and not 0 <= slash < dot:
-        name = name.translate({ord("."): "/", ord("/"): "."})
-    components = name.split("/")
-    if len(components) < 2 or not {"", ".", ".."}.isdisjoint(components):
-        return None
-    return name
-
-
-def sysctl_namespace(name: str) -> str | None:
-    """The type of namespace that a sysctl belongs to, None for those of the whole machine."""
-    path = sysctl_path(name) or ""
-    if path.startswith("net/"):
-        return "network"
-    if path.startswith(("kernel/msg", "kernel/shm", "fs/mqueue/")):
-        return "ipc"
-    if path in ("kernel/sem", "kernel/sem_next_id"):
-        return "ipc"
-    if path == "kernel/domainname":
-        return "uts"
-    return None

@@ -18,6 +18,8 @@ A FAILURE at any time ends the set-up; end of file on the pair means that the ch
 
 from __future__ import annotations
 
+import sys
+
 from minicontainer import errors, kernel
 from minicontainer.errors import Error, KernelError
 from minicontainer.steps import kernel_error
@@ -57,8 +59,18 @@ def decode_failure(text: str) -> Error:
     """The exception that the child met."""
     name, number, call, hint, message = text.split(_SEPARATOR, 4)
     kind = getattr(errors, name, Error)
-    if issubclass(kind, KernelError):
-        return kind(message, errno=int(number), syscall=call, hint=hint or None)
-    if issubclass(kind, Error) and kind is not errors.CleanupError:
-        return kind(message, hint=hint or None)
-    return Error(message, hint=hint or None)
+    if not issubclass(kind, Error) or kind is errors.CleanupError:
+        kind = Error
+    failure: Error = kind(message, hint=hint or None)
+    if isinstance(failure, KernelError):
+        from minicontainer import hints
+
+        failure.errno, failure.syscall = int(number), call
+        failure.hint = hint or hints.advice(message.partition(":")[0], call, failure.errno)
+    return failure
+
+
+def forbid_imports() -> None:
+    """In a child that is about to change its root: a module found later would be the container's."""
+    sys.meta_path.clear()
+    sys.path.clear()

@@ -1,0 +1,110 @@
+"""exec: a further command in a running container, its streams relayed by this process."""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer import kernel
+from minicontainer.engine import attach
+from minicontainer.engine.records import Container
+from minicontainer.errors import Error, InvalidState, UsageError
+from minicontainer.primitives import capabilities
+from minicontainer.runtime import enter, lifecycle, spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def execute(container: Container, request: dict[str, Any]) -> int:
+    """Run a command in the container and give its exit code; with "detach" 0 once it runs.
+
+    request: command, tty, interactive, detach, env, workdir, user, privileged, detach_keys.
+    """
+    if not container.running or container.state is None:
+        raise InvalidState(f"Container {container.name} is not running")
+    if container.status == "paused":
+        raise InvalidState(
+            f"Container {container.name} is paused", hint="unpause the container before exec"
+        )
+    streams, ours = _streams(request)
+    entry = enter.Request(
+        container.state,
+        _process(container, request),
+        group=container.group(),
+        user=request.get("user") or container.options.get("user") or "",
+        groups=[] if request.get("user") else container.options.get("group_add") or [],
+        streams=streams,
+    )
+    try:
+        process = enter.execute(entry)
+    except Error as failure:
+        raise _as_exec(failure)
+    finally:
+        for fd in streams:
+            kernel.close(fd)
+    if request.get("detach"):
+        return 0
+    return _relay(process, ours, request)
+
+
+def _as_exec(failure: Error) -> Error:
+    """An unknown user or a bad working directory is 126 in exec, 125 in run."""
+    if isinstance(failure, UsageError):
+        failure.exit_code = 126
+    return failure
+
+
+def _process(container: Container, request: dict[str, Any]) -> dict[str, Any]:
+    """The container's own process, with the command and what the caller changed."""
+    config = spec.load(container.paths.config(container.id))
+    process = {**config["process"], "args": request["command"], "terminal": bool(request["tty"])}
+    env = process["env"] + (
+        [] if config["process"].get("terminal") or not request["tty"] else ["TERM=xterm"]
+    )
+    process["env"] = merge_env(env, request.get("env") or [])
+    if request.get("workdir"):
+        process["cwd"] = request["workdir"]
+    if request.get("privileged"):
+        names = capabilities.names(capabilities.bounding())
+        process["capabilities"] = {kind: names for kind in ("bounding", "effective", "permitted")}
+    return process
+
+
+def merge_env(base: list[str], changes: list[str]) -> list[str]:
+    """`base` with each K=V of `changes` in the place of its K, and a bare K removed."""
+    merged = {}
+    for entry in [*base, *changes]:
+        key, equals, _ = entry.partition("=")
+        if equals:
+            merged[key] = entry
+        else:
+            merged.pop(key, None)
+    return list(merged.values())
+
+
+def _streams(request: dict[str, Any]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The command's three descriptors and our ends of them (-1: none)."""
+    null_fd = kernel.open("/dev/null", kernel.O_RDWR | kernel.O_CLOEXEC)
+    if request.get("detach") or request.get("tty"):
+        return (null_fd, kernel.dup(null_fd), kernel.dup(null_fd)), (-1, -1, -1)
+    stdin_fd, write_fd = null_fd, -1
+    if request.get("interactive"):
+        kernel.close(null_fd)
+        stdin_fd, write_fd = kernel.pipe2(kernel.O_CLOEXEC)
+    out_read, out_write = kernel.pipe2(kernel.O_CLOEXEC)
+    error_read, error_write = kernel.pipe2(kernel.O_CLOEXEC)
+    return (stdin_fd, out_write, error_write), (write_fd, out_read, error_read)
+
+
+def _relay(process: lifecycle.Process, ours: tuple[int, int, int], request: dict[str, Any]) -> int:
+    status = attach.pump(
+        process,
+        streams=ours,
+        tty=bool(request["tty"]),
+        stdin=bool(request.get("interactive")),
+        detach_keys=request.get("detach_keys"),
+    )
+    if status is None:  # detached
+        return 0
+    return 128 + (status & 0x7F) if status & 0x7F else os.WEXITSTATUS(status)

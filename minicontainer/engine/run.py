@@ -1,0 +1,314 @@
+"""create, start and run: a container's record, its resources, and who watches over it.
+
+run, no terminal     this process is the monitor; output passes through it to our own
+run -i/-t            a forked monitor; this process relays the terminal and may leave (detach)
+run -d, start        a forked monitor; this process leaves when the command runs
+"""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer import kernel, steps
+from minicontainer.engine import (
+    attach,
+    bundle,
+    logs,
+    monitor,
+    records,
+    streams,
+    surroundings,
+    task,
+)
+from minicontainer.errors import Conflict, Error, InvalidState, UsageError
+from minicontainer.paths import Paths
+from minicontainer.primitives import cgroups, commits
+from minicontainer.runtime import spec, sync
+from minicontainer.steps import step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+WARNING = b"W"
+LOG_SIZE, LOG_FILES = 10_000_000, 3
+
+
+def create(paths: Paths, options: dict[str, Any]) -> str:
+    """Make a container that `start` can run; its id. Nothing is left when it fails."""
+    made = _create(paths, options)
+    made.unlock()
+    return made.id
+
+
+def run_detached(paths: Paths, options: dict[str, Any]) -> str:
+    """Create a container and start it under a monitor of its own; its id, once the command runs."""
+    made = _create(paths, options)
+    try:
+        _spawn_monitor(made, -1)
+    except Error:
+        _discard_failed(made)
+        raise
+    return made.id
+
+
+def run(paths: Paths, options: dict[str, Any]) -> int:
+    """Create a container, run it in the foreground, and give the command's exit code."""
+    made = _create(paths, options)
+    try:
+        if options.get("tty") or (options.get("interactive") and os.isatty(0)):
+            return _relayed(made, options.get("detach_keys"), stdin=bool(options["interactive"]))
+        return _supervised(made)
+    except Error:
+        _discard_failed(made)
+        raise
+
+
+def start(paths: Paths, container: records.Container) -> None:
+    """Start a stopped or created container, detached; nothing happens to one that runs."""
+    made = _existing(paths, container)
+    if made is not None:
+        _spawn_monitor(made, -1)
+
+
+def start_attached(
+    paths: Paths,
+    container: records.Container,
+    *,
+    stdin: bool,
+    detach_keys: str | None,
+    sig_proxy: bool,
+) -> int:
+    """Start a container and relay its streams; the command's exit code, 0 when detached."""
+    made = _existing(paths, container)
+    if made is None:
+        return attach.attach(container, stdin=stdin, detach_keys=detach_keys, sig_proxy=sig_proxy)
+    made.options["sig_proxy"] = sig_proxy
+    return _relayed(made, detach_keys, stdin=stdin)
+
+
+def _existing(paths: Paths, container: records.Container) -> task.Task | None:
+    lock_fd = records.lock(container)
+    try:
+        if container.broken:
+            raise Error(f"container {container.id[:12]} is broken: {container.broken}")
+        if container.status == "paused":
+            raise InvalidState(
+                f"cannot start the paused container {container.name}", hint="unpause it"
+            )
+        if container.running:
+            kernel.close(lock_fd)
+            return None
+        config = spec.load(paths.config(container.id))
+        return task.Task(paths, container.record, config, lock_fd)
+    except BaseException:
+        kernel.close(lock_fd)
+        raise
+
+
+def _create(paths: Paths, options: dict[str, Any]) -> task.Task:
+    """The record and directories of a new container, locked until it is started or left."""
+    records.prepare(paths)
+    if not options.get("rootfs"):
+        raise UsageError("no root file system", hint="name a directory: run --rootfs DIR COMMAND")
+    options["rootfs"] = surroundings.check_rootfs(options["rootfs"])
+    if options.get("cidfile") and os.path.lexists(options["cidfile"]):
+        raise Conflict(
+            f"the container ID file {options['cidfile']} exists already",
+            hint="remove it when the container that it names is gone",
+        )
+    container_id = records.new_id()
+    host = surroundings.gather(paths, options, cgroups.detect())
+    config = bundle.compose(container_id, options, paths=paths, host=host)
+    durable = not options.get("rm")
+    name = ""
+    with step("stage the container in %s", paths.tmp):
+        lock_fd = records.stage(paths, container_id)
+    try:
+        name = records.claim_name(paths, options.get("name"), container_id)
+        record = records.created_record(container_id, name, options)
+        with step("write the container's record"):
+            _fill(paths, container_id, record, config, durable=durable)
+        if options.get("cidfile"):
+            with step("write the container ID file %s", options["cidfile"]):
+                commits.replace(options["cidfile"], container_id)
+        with step("commit the container"):
+            kernel.rename(f"{paths.tmp}/{container_id}", paths.container(container_id))
+            if durable:
+                commits.sync_directory(paths.containers)
+    except BaseException:
+        _unstage(paths, container_id, name, lock_fd)
+        raise
+    return task.Task(paths, record, config, lock_fd)
+
+
+def _fill(
+    paths: Paths,
+    container_id: str,
+    record: dict[str, Any],
+    config: dict[str, Any],
+    *,
+    durable: bool,
+) -> None:
+    staged = f"{paths.tmp}/{container_id}"
+    for name in ("upper", "work", "rootfs", "etc"):
+        kernel.mkdir(f"{staged}/{name}", 0o755)
+    # The upper directory's own mode and owner are what the container sees as those of its root.
+    lower = os.stat(record["options"]["rootfs"])
+    kernel.chmod(f"{staged}/upper", lower.st_mode & 0o7777)
+    if os.geteuid() == 0 and (lower.st_uid or lower.st_gid):
+        kernel.chown(f"{staged}/upper", lower.st_uid, lower.st_gid)
+    records.write(f"{staged}/config.json", config, durable=durable)
+    records.write(f"{staged}/container.json", record, durable=durable)
+
+
+def _unstage(paths: Paths, container_id: str, name: str, lock_fd: int) -> None:
+    from minicontainer.primitives import trees
+
+    if name:
+        records.release_name(paths, name, container_id)
+    task.discard(paths, container_id, name)
+    tmp_fd = kernel.open(paths.tmp, kernel.O_RDONLY | kernel.O_DIRECTORY | kernel.O_CLOEXEC)
+    try:
+        trees.remove_tree(tmp_fd, container_id)
+    finally:
+        kernel.close(tmp_fd)
+        kernel.close(lock_fd)
+
+
+def _discard_failed(made: task.Task) -> None:
+    """A start that failed leaves the container, as Docker does, but for --rm."""
+    made.unlock()
+    if made.options.get("rm"):
+        task.discard(made.paths, made.id, made.record["name"])
+        task.reap_if_worthwhile(made.paths, made.id)
+
+
+def _log_writer(made: task.Task) -> logs.LogWriter | None:
+    options = made.options
+    if options.get("log_driver") == "none":
+        return None
+    settings = options.get("log_opt") or {}
+    return logs.LogWriter(
+        made.paths.log(made.id),
+        int(settings.get("max-size", LOG_SIZE)),
+        int(settings.get("max-file", LOG_FILES)),
+    )
+
+
+def _supervised(made: task.Task) -> int:
+    """Be the monitor: the container's output passes through this process."""
+    made.prepare()
+    options = made.options
+    local = streams.LocalStreams(0 if options.get("interactive") else -1, 1, 2)
+    return monitor.supervise(
+        made,
+        tty=False,
+        open_stdin=bool(options.get("interactive")),
+        log=_log_writer(made),
+        attach_path=made.paths.attach(made.id),
+        local=local,
+        policy=options["restart"],
+        signals=bool(options.get("sig_proxy", True)),
+    )
+
+
+def _relayed(made: task.Task, detach_keys: str | None, *, stdin: bool) -> int:
+    """Have a monitor forked with one client attached already, and be that client."""
+    own_end, client_fd = kernel.socketpair(kernel.SOCK_STREAM)
+    try:
+        _spawn_monitor(made, client_fd)
+    finally:
+        kernel.close(client_fd)
+    options = made.options
+
+    def forward(number: int) -> None:
+        records.Container(made.paths, made.id).signal(number)
+
+    code = attach.relay(
+        own_end,
+        tty=bool(options.get("tty")),
+        stdin=stdin,
+        detach_keys=detach_keys,
+        forward=forward if options.get("sig_proxy", True) else None,
+    )
+    return code or 0
+
+
+def _spawn_monitor(made: task.Task, client_fd: int) -> None:
+    """Fork the monitor and return once the command runs; raises what it met instead."""
+    own_end, report_fd = kernel.socketpair()
+    with step("fork the monitor"):
+        pid = kernel.fork()
+    if pid == 0:
+        kernel.close(own_end)
+        _be_monitor(made, report_fd, client_fd)
+    kernel.close(report_fd)
+    made.unlock()
+    try:
+        while True:
+            kind, payload, _ = sync.receive(own_end)
+            if kind == WARNING:
+                steps.warn(payload)
+            elif kind == sync.READY:
+                return
+            elif kind == sync.FAILURE:
+                kernel.waitpid(pid, 0)
+                raise sync.decode_failure(payload)
+            else:
+                raise Error("the container's monitor ended before the container had started")
+    finally:
+        kernel.close(own_end)
+
+
+def _be_monitor(made: task.Task, report_fd: int, client_fd: int) -> NoReturn:
+    """In the forked monitor: leave the caller's session and streams, then supervise."""
+    steps.role = "monitor"
+    reported: list[bool] = []
+
+    def report(failure: Error | None) -> None:
+        if reported:
+            return
+        reported.append(True)
+        if failure is None:
+            sync.send(report_fd, sync.READY)
+        else:
+            sync.send(report_fd, sync.FAILURE, sync.encode_failure(failure))
+        kernel.close(report_fd)
+        made.private_fds = []
+        steps.warner = None
+
+    def tell(sentence: str) -> None:
+        sync.send(report_fd, WARNING, sentence)
+
+    try:
+        steps.warner = tell
+        made.private_fds = [report_fd, client_fd]
+        kernel.setsid()
+        kernel.chdir("/")
+        null_fd = kernel.open("/dev/null", kernel.O_RDWR | kernel.O_CLOEXEC)
+        for fd in (0, 1, 2):
+            kernel.dup2(null_fd, fd)
+        kernel.close(null_fd)
+        options = made.options
+        made.prepare()
+        monitor.supervise(
+            made,
+            tty=bool(options.get("tty")),
+            open_stdin=bool(options.get("interactive")),
+            log=_log_writer(made),
+            attach_path=made.paths.attach(made.id),
+            client_fd=client_fd,
+            policy=options["restart"],
+            signals=False,
+            report=report,
+        )
+    except BaseException as failure:  # the caller's stack must not unwind in this process
+        try:
+            report(
+                failure if isinstance(failure, Error) else Error(f"the monitor failed: {failure!r}")
+            )
+        except OSError:
+            pass
+    finally:
+        os._exit(0)

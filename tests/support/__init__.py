@@ -1,0 +1,1 @@
+"""What the tests stand on: a tiny rootfs, a private engine, terminals, users, and the census."""
