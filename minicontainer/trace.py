@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _HIGH = 1000
 _enabled: list[tuple[Any, str, Any]] = []
+_pid = 0
 
 
 class Writer:
@@ -69,6 +70,7 @@ def enable(write: Callable[[str], object], *, explain: bool = False) -> None:
     each kind says why it is made.
     """
     disable()
+    _identify()
     explained: set[str] | None = set() if explain else None
     own_fd = getattr(write, "fd", -1)
     for name in decode.SIGNATURES:
@@ -84,6 +86,15 @@ def disable() -> None:
     while _enabled:
         module, name, function = _enabled.pop()
         setattr(module, name, function)
+
+
+def _identify() -> None:
+    """Learn the pid by which the outside knows this process: that of the /proc it still sees."""
+    global _pid
+    try:
+        _pid = int(os.readlink("/proc/self"))
+    except (OSError, ValueError):
+        _pid = os.getpid()
 
 
 def _rebind(module: Any, name: str, function: Any) -> None:
@@ -119,7 +130,6 @@ def _traced(
     explained: set[str] | None,
 ) -> Callable[..., Any]:
     def act(*arguments: Any, **keywords: Any) -> Any:
-        pid = os.getpid()
         if name in ("execve", "execveat"):  # there is no afterwards to tell of
             write(_line(_text(name, function, arguments, keywords), "?", None, name, explained))
         begun = time.perf_counter_ns()
@@ -131,7 +141,9 @@ def _traced(
             write(_line(call, _failure(failure), took, name, explained))
             raise
         took = time.perf_counter_ns() - begun
-        if os.getpid() == pid:  # of the two that return from a fork the parent tells it
+        if name == "fork" and result == 0:  # of the two that return the parent tells of it
+            _identify()
+        else:
             call = _text(name, function, arguments, keywords)
             write(_line(call, _result(name, result), took, name, explained))
         return result
@@ -173,7 +185,7 @@ def _result(name: str, result: object) -> str:
 
 def _line(call: str, result: str, took: int | None, name: str, explained: set[str] | None) -> str:
     time_taken = "" if took is None else f" <{took // 1000}us>"
-    line = f"[{steps.role} {os.getpid()}] {call} = {result}{time_taken}\n"
+    line = f"[{steps.role} {_pid}] {call} = {result}{time_taken}\n"
     if explained is None or name in explained or name not in WHY:
         return line
     explained.add(name)

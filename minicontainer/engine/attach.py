@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         def console_fd(self) -> int: ...
 
 
-# How long a monitor may take for what was typed before we leave.
+# How long a monitor may take for the last of what we say.
 _FAREWELL_SECONDS = 2.0
 # INTERFACES A.4.
 _EXEC_SIGNALS = (kernel.SIGINT, kernel.SIGTERM, kernel.SIGHUP, kernel.SIGQUIT)
@@ -130,7 +130,7 @@ def relay(
             caller.show_size(redraw=redraw)
             while remote.talks and caller.left is None:
                 loop.turn()
-            remote.flush(loop, 0 if caller.left else _FAREWELL_SECONDS)
+            remote.flush(loop)
             caller.finish()
     finally:
         remote.close()
@@ -258,11 +258,11 @@ class _Remote:
         """More may come."""
         return self.exit_code is None and not self._is_lost
 
-    def flush(self, loop: polling.Loop, seconds: float) -> None:
-        """Close, having sent what waits: what was typed before the detach keys."""
-        deadline = time.monotonic() + seconds
+    def flush(self, loop: polling.Loop) -> None:
+        """Close, having sent what waits: what was typed before the detach keys, a signal."""
+        deadline = time.monotonic() + _FAREWELL_SECONDS
         while self.talks and not self._connection.idle and time.monotonic() < deadline:
-            loop.turn(seconds)
+            loop.turn(_FAREWELL_SECONDS)
         self.close()
 
     @property

@@ -46,7 +46,7 @@ def run_detached(paths: Paths, options: dict[str, Any]) -> str:
     made = _create(paths, options)
     try:
         _spawn_monitor(made, -1)
-    except Error:
+    except BaseException:
         _discard_failed(made)
         raise
     return made.id
@@ -59,7 +59,7 @@ def run(paths: Paths, options: dict[str, Any]) -> int:
         if options.get("tty") or (options.get("interactive") and os.isatty(0)):
             return _relayed(made, options.get("detach_keys"), stdin=bool(options["interactive"]))
         return _supervised(made)
-    except Error:
+    except BaseException:
         _discard_failed(made)
         raise
 

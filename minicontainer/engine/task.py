@@ -70,7 +70,8 @@ class Task:
             self.started_at = times.now()
             self._save_state(process.pid, process.start_time)
             if self.options.get("pidfile"):
-                commits.replace(self.options["pidfile"], str(process.pid))
+                with step("write the pid file %s", self.options["pidfile"]):
+                    commits.replace(self.options["pidfile"], str(process.pid))
             lifecycle.start(self.running_dir)
             if not self.options.get("rm"):
                 self._note_start()

@@ -80,7 +80,7 @@ SIGNATURES = {
     "sched_setaffinity": "int int",
     "seccomp": "=SECCOMP_SET_|SECCOMP_GET_ SECCOMP_FILTER_FLAG_ size",
     "send": "int data",
-    "send_message": "int data int",
+    "send_message": "int data optional",
     "sendfile": "int int int int",
     "set_controlling_terminal": "int",
     "set_inheritable": "int int",
@@ -98,7 +98,7 @@ SIGNATURES = {
     "setxattr": "path path data int",
     "shutdown": "int =SHUT_",
     "signalfd": "sigs O_C|O_N",
-    "socketpair": "",
+    "socketpair": "=SOCK_",
     "symlink": "path path",
     "syncfs": "int",
     "tcsetattr": "int int skip",
@@ -140,6 +140,18 @@ _DIRECTORY = {
     ("src_dir_fd", ""): 0,
     ("dst_dir_fd", ""): 1,
 }
+# Flags that the door adds by itself: (which argument, what).
+_ALWAYS = {
+    "fsmount": (1, constants.FSMOUNT_CLOEXEC),
+    "fsopen": (1, constants.FSOPEN_CLOEXEC),
+    "memfd_create": (1, constants.MFD_CLOEXEC),
+    "open": (1, constants.O_CLOEXEC),
+    "open_pty_peer": (1, constants.O_CLOEXEC),
+    "open_tree": (2, constants.OPEN_TREE_CLOEXEC),
+    "openat2": (2, constants.O_CLOEXEC),
+    "pipe2": (0, constants.O_CLOEXEC),
+    "signalfd": (1, constants.O_CLOEXEC),
+}
 _SHORT = 48
 _MANY = 16
 
@@ -157,9 +169,11 @@ _names: dict[str, list[tuple[int, str]]] = {}
 def call(name: str, values: Sequence[object], keywords: Mapping[str, object] = {}) -> str:
     """The call as text: `mount("proc", "/x", "proc", MS_NOSUID|MS_NODEV, NULL)`."""
     kinds = (SIGNATURES.get(name) or READING.get(name) or "").split()
+    if name in _ALWAYS:
+        values = _completed(values, *_ALWAYS[name])
     words = []
     for kind, value in zip(kinds, values):
-        if kind != "optional" or value is not None:
+        if kind != "optional" or value not in (None, (), []):
             words.append(argument(kind, value))
     if name == "prctl":
         words = _prctl(words, values)
@@ -176,6 +190,14 @@ def call(name: str, values: Sequence[object], keywords: Mapping[str, object] = {
     return f"{name}({', '.join(words)})"
 
 
+def _completed(values: Sequence[Any], index: int, flag: int) -> list[Any]:
+    """The arguments with a flag that the door adds to what it is given."""
+    complete = list(values)
+    if index < len(complete) and isinstance(complete[index], int):
+        complete[index] |= flag
+    return complete
+
+
 def _prctl(words: list[str], values: Sequence[Any]) -> list[str]:
     """The arguments that an operation has, in its own words."""
     option = values[0]
@@ -188,7 +210,8 @@ def _prctl(words: list[str], values: Sequence[Any]) -> list[str]:
         ]
     if option == constants.PR_SET_PDEATHSIG:
         return [words[0], choice("SIG", values[1])]
-    while len(words) > 1 and words[-1] == "0":
+    least = 2 if words[0].startswith("PR_SET_") else 1
+    while len(words) > least and words[-1] == "0":
         del words[-1]
     return words
 
@@ -206,7 +229,7 @@ def argument(kind: str, value: object) -> str:
     if kind == "skip":
         return "..."
     if kind == "sigs":
-        return f"[{' '.join(argument('sig', number)[3:] for number in value)}]"  # type: ignore
+        return _signals(set(value))  # type: ignore[call-overload]
     if not isinstance(value, int) or isinstance(value, bool):
         return str(value)
     if kind == "int" or kind == "path" or kind == "data":
@@ -276,8 +299,18 @@ def choice(prefixes: str, value: int) -> str:
             if known == value and not name.startswith(_ELSEWHERE.get(prefix, ())):
                 return name
     if prefixes == "SIG" and value >= constants.SIGRTMIN:
-        return f"SIGRTMIN+{value - constants.SIGRTMIN}"
+        return f"SIGRTMIN+{value - constants.SIGRTMIN}".replace("+0", "")
     return str(value)
+
+
+def _signals(numbers: set[int]) -> str:
+    """A set of signals; of a large one those that are not in it, as strace does."""
+    mark = ""
+    if len(numbers) > _MANY:
+        # 32 and 33 are the C library's own.
+        numbers = set(range(1, constants.SIGRTMAX + 1)) - numbers - {32, 33}
+        mark = "~"
+    return f"{mark}[{' '.join(choice('SIG', number)[3:] for number in sorted(numbers))}]"
 
 
 def capabilities(mask: int) -> str:

@@ -41,7 +41,7 @@ class Unified:
         return [self.directory]
 
     def named_directories(self) -> dict[str, str]:
-        """ "unified" -> the directory."""
+        """The directory, under the name `unified`."""
         return {"unified": self.directory}
 
     def make(self) -> None:
@@ -55,8 +55,9 @@ class Unified:
 
         What does not is remembered for `refusal`.
         """
-        host = cgroup_files.read(f"{self.base}/cgroup.controllers").split()
-        lacking = [name for name in CONTROLLERS if name in host and name not in self.controllers()]
+        host = set(cgroup_files.read(f"{self.base}/cgroup.controllers").split())
+        wanted = host - self.controllers()
+        lacking = [name for name in CONTROLLERS if name in wanted]
         if not lacking:
             return
         directory = self.base
@@ -102,13 +103,13 @@ class Unified:
         try:
             kernel.write_file(f"{self.directory}/cgroup.procs", "0")
         except OSError as failure:
-            nested = cgroup_files.subtree(self.directory)[1:]
-            inhabited = [
-                path for path in nested if cgroup_files.read_or_empty(f"{path}/cgroup.procs")
-            ]
-            if failure.errno != errno.EBUSY or not inhabited:
+            if failure.errno != errno.EBUSY:
                 raise
-            kernel.write_file(f"{inhabited[0]}/cgroup.procs", "0")
+            for nested in cgroup_files.subtree(self.directory)[1:]:
+                if cgroup_files.read_or_empty(f"{nested}/cgroup.procs"):
+                    kernel.write_file(f"{nested}/cgroup.procs", "0")
+                    return
+            raise
 
     def accepted(self, name: str) -> str:
         """The list a `cpus` or `mems` limit must stay within."""

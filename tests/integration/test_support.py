@@ -32,7 +32,7 @@ def test_detached_container_is_seen_and_removed(engine: Engine) -> None:
     container_id = engine.detach("--name", "d")
     assert engine.containers() == [container_id]
     assert engine.status("d") == "running"
-    assert os.readlink(f"/proc/{engine.pid('d')}/exe") == "/bin/busybox"
+    assert os.readlink(f"/proc/{engine.pid('d')}/exe") == "/bin/sleep"
     kinds = {line.partition(":")[0] for line in engine.leftovers(0)}
     assert {"files", "processes"} <= kinds
     assert engine.close() == []

@@ -230,8 +230,10 @@ class Engine:
     def close(self) -> list[str]:
         """Remove every container, then by force what is left; returns the lines of the census.
 
-        An empty list means that the engine cleaned up after itself.
+        An empty list means that the engine cleaned up after itself. May be repeated.
         """
+        if not os.path.exists(self.base):
+            return []
         self.close_streams()
         failure = []
         try:

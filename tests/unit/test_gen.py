@@ -164,6 +164,29 @@ def test_a_value_that_was_touched_is_found(
     assert complaint in result.stdout
 
 
+@needs_headers
+def test_a_machine_without_headers_is_named_and_kept_as_it_is(checkout: Path) -> None:
+    script = checkout / "scripts" / "headers.py"
+    text = script.read_text(encoding="utf-8")
+    script.write_text(text.replace("s390x-linux-gnu", "nowhere"), encoding="utf-8")
+    result = gen(checkout, "--check")
+    assert result.returncode == 0, result.stdout
+    assert "no kernel headers for" in result.stderr and "s390x" in result.stderr
+    assert gen(checkout).returncode == 1  # to write, all are needed
+
+
+@needs_headers
+def test_the_machine_itself_is_never_left_out(checkout: Path) -> None:
+    script = checkout / "scripts" / "headers.py"
+    text = script.read_text(encoding="utf-8")
+    for triplet in (f"{os.uname().machine}-linux-gnu", "powerpc64le-linux-gnu"):
+        text = text.replace(triplet, "nowhere")
+    script.write_text(text, encoding="utf-8")
+    result = gen(checkout, "--check")
+    assert result.returncode == 1
+    assert "this machine" in result.stdout
+
+
 def test_unknown_arguments_write_nothing(checkout: Path) -> None:
     path = checkout / "minicontainer" / "kernel" / "constants.py"
     before = path.read_bytes()

@@ -55,6 +55,7 @@ def test_flags_have_their_names(prefixes: str, value: int, text: str) -> None:
     [
         ("SIG", 9, "SIGKILL"),
         ("SIG", 37, "SIGRTMIN+3"),
+        ("SIG", 34, "SIGRTMIN"),
         ("SIG", 0, "0"),
         ("CAP_", 40, "CAP_CHECKPOINT_RESTORE"),
         ("PR_", 1, "PR_SET_PDEATHSIG"),
@@ -121,9 +122,14 @@ def test_descriptors_and_programs_stay_short() -> None:
         "seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, 80 bytes)"
     )
     assert decode.call("openat2", (kernel.AT_FDCWD, "x", 0, 0, kernel.RESOLVE_IN_ROOT)) == (
-        'openat2(AT_FDCWD, "x", O_RDONLY, 00, RESOLVE_IN_ROOT)'
+        'openat2(AT_FDCWD, "x", O_RDONLY|O_CLOEXEC, 00, RESOLVE_IN_ROOT)'
     )
     assert decode.call("block_signals", ([15, 37],)) == "block_signals([TERM RTMIN+3])"
+    most = (set(range(1, 65)) - {9, 19},)
+    assert decode.call("block_signals", most) == "block_signals(~[KILL STOP])"
+    assert decode.call("prctl", (kernel.PR_SET_DUMPABLE, 0, 0, 0, 0)) == "prctl(PR_SET_DUMPABLE, 0)"
+    assert decode.call("send_message", (3, b"x", ())) == 'send_message(3, "x")'
+    assert decode.call("send_message", (3, b"x", [4])) == 'send_message(3, "x", [4])'
 
 
 @pytest.mark.parametrize(

@@ -2,82 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support import supervised
-from tests.support.runner import TOP, wait_until
+from tests.support.runner import TOP
+from tests.support.supervision import Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterator
-
-
-class Run:
-    """A `supervised` program and what it reported."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.report_path = str(base / "report")
-        self.log = str(base / "log")
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def argv(self, mode: str, command: str = "", **settings: Any) -> list[str]:
-        settings = {"mode": mode, "command": command, "log": self.log, **settings}
-        module = "tests.support.supervised"
-        return [sys.executable, "-m", module, self.report_path, json.dumps(settings)]
-
-    def start(
-        self, mode: str, command: str = "", *, popen: dict[str, Any] | None = None, **settings: Any
-    ) -> subprocess.Popen[bytes]:
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(
-            self.argv(mode, command, **settings), cwd=TOP, **{**pipes, **(popen or {})}
-        )
-        self.processes.append(process)
-        return process
-
-    def run(
-        self, mode: str, command: str, *, input: bytes = b"", **settings: Any
-    ) -> tuple[int, bytes, bytes]:
-        """(exit code, stdout, stderr)"""
-        process = self.start(mode, command, **settings)
-        out, error = process.communicate(input, timeout=30)
-        return process.returncode, out, error
-
-    def facts(self, kind: str) -> list[Any]:
-        """What was reported of a kind, without that word."""
-        if not os.path.exists(self.report_path):
-            return []
-        with open(self.report_path, encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file]
-        return [line[1:] for line in lines if line[0] == kind]
-
-    def wait_for(self, kind: str, count: int = 1) -> list[Any]:
-        wait_until(lambda: len(self.facts(kind)) >= count, f"{count} {kind}")
-        return self.facts(kind)
-
-    def logged(self, stream: str = "stdout") -> str:
-        with open(self.log, encoding="utf-8") as file:
-            entries = [json.loads(line) for line in file]
-        return "".join(entry["log"] for entry in entries if entry["stream"] == stream)
-
-    def close(self) -> None:
-        for (pid,) in self.facts("launch"):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        for process in self.processes:
-            process.kill()
-            process.communicate()
+    from typing import Iterator
 
 
 @pytest.fixture

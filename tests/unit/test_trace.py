@@ -44,7 +44,7 @@ def test_a_call_is_one_line_with_role_pid_result_and_time(lines: list[str], tmp_
     kernel.close(fd)
     assert [call_of(line) for line in lines] == [
         f'mkdir("{path}", 0700) = 0',
-        f'open("{path}", O_RDONLY|O_DIRECTORY|O_PATH) = {fd}',
+        f'open("{path}", O_RDONLY|O_DIRECTORY|O_CLOEXEC|O_PATH) = {fd}',
         f"close({fd}) = 0",
     ]
     assert lines[0].startswith(f"[engine {os.getpid()}] ")
@@ -81,7 +81,7 @@ def test_results_are_told_as_they_are(lines: list[str]) -> None:
         kernel.close(fd)
     told = [call_of(line) for line in lines]
     assert told[1] == f"umask(0{old:o}) = 022"
-    assert told[2] == f"pipe2(0) = ({fds[0]}, {fds[1]})"
+    assert told[2] == f"pipe2(O_CLOEXEC) = ({fds[0]}, {fds[1]})"
     assert told[3] == f'write({fds[1]}, "hello") = 5'
 
 
@@ -154,6 +154,23 @@ kernel.waitpid(pid, 0)
     assert "setsid() = 0" in mine[1]
     assert mine[-1] == f'[init {child}] execve("/bin/true", ["true", "x"], {{1 variables}}) = ?'
     assert told[-1].startswith("[engine ") and f"waitpid({child}, 0) = ({child}, 0)" in told[-1]
+
+
+@pytest.mark.root
+def test_a_child_in_a_pid_namespace_has_the_pid_that_we_know_it_by() -> None:
+    def act() -> list[object]:
+        read_fd, write_fd = os.pipe()
+        trace.enable(lambda text: os.write(write_fd, text.encode()))
+        kernel.unshare(kernel.CLONE_NEWPID)
+        pid = kernel.fork()
+        if pid == 0:
+            kernel.setsid()
+            os._exit(0)
+        kernel.waitpid(pid, 0)
+        told = os.read(read_fd, 10000).decode()
+        return [f"[engine {pid}] setsid() = 0 " in told, f"] fork() = {pid} " in told]
+
+    assert in_child(act) == [True, True]
 
 
 def test_the_writers_descriptor_is_high_and_does_not_outlive_execve(tmp_path: Path) -> None:
