@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minicontainer.cli import containers, output, times, values
+from minicontainer.cli import containers, output, quantities, times
 from minicontainer.cli.options import Command, Option, flag
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def _tail(text: str) -> int | None:
     if text == "all":
         return None
     try:
-        count = values.integer(-1, 10**12)(text)
+        count = quantities.integer(-1, 10**12)(text)
     except ValueError:
         raise ValueError("expected a number of lines, or all") from None
     return None if count < 0 else count

@@ -6,7 +6,7 @@ Each yields a mount as the engine's options have it: type, source, destination, 
 
 from __future__ import annotations
 
-from minicontainer.cli import values
+from minicontainer.cli import quantities, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _tmpfs_option(text: str) -> str:
     if key not in _TMPFS_KEYS:
         raise ValueError(f"unknown tmpfs option '{key}'")
     if key == "size" and not (value.endswith("%") and value[:-1].isdecimal()):
-        return f"size={values.size(value)}"
+        return f"size={quantities.size(value)}"
     if key == "mode" and (not value or set(value) - set("01234567") or int(value, 8) > 0o1777):
         raise ValueError(f"mode={value}: expected octal digits up to 1777")
     if key in ("uid", "gid") and not is_number(value):

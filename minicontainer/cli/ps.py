@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from minicontainer.cli import containers, filters, output, tables, times, values
+from minicontainer.cli import containers, filters, output, quantities, tables, times
 from minicontainer.cli.options import Command, Option, flag
 
 TYPE_CHECKING = False
@@ -138,8 +138,8 @@ COMMANDS = (
             flag("-a, --all", "stopped ones too"),
             flag("-q, --quiet", "ids alone"),
             Option(
-                "-n, --last", values.integer(-1, 10**9), "the N created last, in any state", "N",
-                default=-1,
+                "-n, --last", quantities.integer(-1, 10**9), "the N created last, in any state",
+                "N", default=-1,
             ),
             flag("-l, --latest", "the one created last, in any state"),
             flag("-s, --size", "sizes of the files"),

@@ -6,7 +6,7 @@ get wrong, and leaves one plain dict: strings have become values with units here
 
 from __future__ import annotations
 
-from minicontainer.cli import mounts, values
+from minicontainer.cli import mounts, quantities, values
 from minicontainer.cli.options import NOT_YET, Option, Refusal, WrongArguments, flag
 from minicontainer.errors import UsageError
 
@@ -21,22 +21,22 @@ _TOTAL_LIMIT = 1 << 20
 
 # Also the rows of `update`.
 LIMITS = (
-    Option("-m, --memory", values.memory, "memory limit, from 6m", "SIZE"),
-    Option("--memory-swap", values.memory_swap, "memory and swap together, -1: no limit", "SIZE"),
-    Option("--memory-reservation", values.memory, "memory to be left when it is short", "SIZE"),
-    Option("--cpus", values.cpus, "CPUs' worth of time, from 0.01", "NUMBER"),
+    Option("-m, --memory", quantities.memory, "memory limit, from 6m", "SIZE"),
+    Option("--memory-swap", quantities.memory_swap, "memory plus swap, -1: no limit", "SIZE"),
+    Option("--memory-reservation", quantities.memory, "memory to be left when it is short", "SIZE"),
+    Option("--cpus", quantities.cpus, "CPUs' worth of time, from 0.01", "NUMBER"),
     Option(
-        "-c, --cpu-shares", values.integer(2, 262144, zero=True),
+        "-c, --cpu-shares", quantities.integer(2, 262144, zero=True),
         "share of CPU time against others (1024 is usual)", "N",
     ),
     Option(
-        "--cpu-period", values.integer(1000, 1000000, zero=True),
+        "--cpu-period", quantities.integer(1000, 1000000, zero=True),
         "length of a CPU quota's period in microseconds", "N",
     ),
-    Option("--cpu-quota", values.cpu_quota, "CPU microseconds in a period, -1: no limit", "N"),
-    Option("--cpuset-cpus", values.cpuset, "CPUs it may run on", "LIST"),
-    Option("--cpuset-mems", values.cpuset, "memory nodes it may use", "LIST"),
-    Option("--pids-limit", values.pids_limit, "processes and threads, 0 or -1: no limit", "N"),
+    Option("--cpu-quota", quantities.cpu_quota, "CPU microseconds in a period, -1: no limit", "N"),
+    Option("--cpuset-cpus", quantities.cpuset, "CPUs it may run on", "LIST"),
+    Option("--cpuset-mems", quantities.cpuset, "memory nodes it may use", "LIST"),
+    Option("--pids-limit", quantities.pids_limit, "processes and threads, 0 or -1: no limit", "N"),
 )  # fmt: skip
 
 RESTART = Option(
@@ -85,10 +85,13 @@ _PROCESS = (
     Option("--group-add", str, "further group", "GROUP", repeat=True),
     Option("--entrypoint", str, 'program before the arguments, "" for none', "COMMAND"),
     Option("--stop-signal", values.signal, "signal that stops it (default TERM)", "SIGNAL"),
-    Option("--stop-timeout", values.stop_timeout, "seconds until KILL (default 10)", "SECONDS"),
+    Option("--stop-timeout", quantities.stop_timeout, "seconds until KILL (default 10)", "SECONDS"),
     Option("--ulimit", values.ulimit, "resource limit", "NAME=SOFT[:HARD]", repeat=True),
     Option(
-        "--oom-score-adj", values.integer(-1000, 1000), "how soon it is killed, -1000 to 1000", "N"
+        "--oom-score-adj",
+        quantities.integer(-1000, 1000),
+        "how soon it is killed, -1000 to 1000",
+        "N",
     ),
 )
 _FILES = (
@@ -104,7 +107,7 @@ _FILES = (
         "--tmpfs", mounts.tmpfs, "file system in memory", "DIR[:OPTIONS]", repeat=True, key="mounts"
     ),
     flag("--read-only", "the root file system cannot be written"),
-    Option("--shm-size", values.shared_memory, "size of /dev/shm (default 64m)", "SIZE"),
+    Option("--shm-size", quantities.shared_memory, "size of /dev/shm (default 64m)", "SIZE"),
     Option(
         "--device", mounts.device, "device of the host", "HOST[:CONTAINER][:rwm]", repeat=True
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minicontainer.cli import containers, values
+from minicontainer.cli import containers, quantities, values
 from minicontainer.cli.options import Command, Option
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ def restart(paths: Paths, flags: Values, arguments: list[str]) -> int:
 
 _OPTIONS = (
     Option(
-        "-t, --timeout, --time", values.stop_timeout,
+        "-t, --timeout, --time", quantities.stop_timeout,
         "seconds until KILL; 0: at once, -1: never", "SECONDS",
     ),
     Option("-s, --signal", values.signal, "instead of the container's stop signal", "SIGNAL"),

@@ -17,6 +17,7 @@ from minicontainer import kernel
 from minicontainer.engine import frames, polling
 from minicontainer.engine import streams as standard
 from minicontainer.engine.caller import Caller, follow_signal
+from minicontainer.engine.pipes import close_all
 from minicontainer.errors import Error, InvalidState, NotFound
 from minicontainer.steps import step
 
@@ -232,7 +233,7 @@ def pump(
             caller.finish()
     finally:
         child.streams.close()
-        standard.close_all((process.pidfd,))
+        close_all((process.pidfd,))
     return child.status
 
 

@@ -6,6 +6,7 @@ import os
 
 from minicontainer import kernel
 from minicontainer.engine import attach
+from minicontainer.engine.pipes import open_pipes
 from minicontainer.engine.records import Container
 from minicontainer.errors import Error, InvalidState, UsageError
 from minicontainer.primitives import capabilities
@@ -85,16 +86,10 @@ def merge_env(base: list[str], changes: list[str]) -> list[str]:
 
 def _streams(request: dict[str, Any]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """The command's three descriptors and our ends of them (-1: none)."""
-    null_fd = kernel.open("/dev/null", kernel.O_RDWR | kernel.O_CLOEXEC)
     if request.get("detach") or request.get("tty"):
+        null_fd = kernel.open("/dev/null", kernel.O_RDWR | kernel.O_CLOEXEC)
         return (null_fd, kernel.dup(null_fd), kernel.dup(null_fd)), (-1, -1, -1)
-    stdin_fd, write_fd = null_fd, -1
-    if request.get("interactive"):
-        kernel.close(null_fd)
-        stdin_fd, write_fd = kernel.pipe2(kernel.O_CLOEXEC)
-    out_read, out_write = kernel.pipe2(kernel.O_CLOEXEC)
-    error_read, error_write = kernel.pipe2(kernel.O_CLOEXEC)
-    return (stdin_fd, out_write, error_write), (write_fd, out_read, error_read)
+    return open_pipes(bool(request.get("interactive")))
 
 
 def _relay(process: lifecycle.Process, ours: tuple[int, int, int], request: dict[str, Any]) -> int:

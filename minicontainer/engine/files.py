@@ -19,7 +19,7 @@ from collections import namedtuple
 from contextlib import ExitStack, contextmanager
 
 from minicontainer import kernel, steps
-from minicontainer.engine import archive, rootfs
+from minicontainer.engine import archive, rootfs, userids
 from minicontainer.engine.changes import diff as diff
 from minicontainer.errors import Error, NotFound
 from minicontainer.primitives import copies, inroot, mounts, trees
@@ -56,6 +56,7 @@ def copy(
     """
     inside = f"{container.name}:{destination if to_container else source}"
     with rootfs.opened(container) as root_fd:
+        userids.join(container)
         ends = [_Host(), _Inside(container, root_fd)]
         try:
             if to_container and source == "-":
@@ -81,6 +82,7 @@ def export(container: Container, write_fd: int) -> None:
     """Write the container's root file system as a tar stream, without what is mounted in it."""
     with step("export container %s", container.name):
         with rootfs.opened(container, volumes=False) as root_fd:
+            userids.join(container)
             with _bare(container, root_fd) as top_fd, archive.Writer(write_fd) as writer:
                 if _is_split(container, root_fd):
                     writer.tree(top_fd, skip=_mount_points(container, root_fd))

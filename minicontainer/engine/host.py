@@ -50,12 +50,14 @@ def facts(paths: Paths) -> dict[str, Any]:
     layout = cgroups.detect()
     controllers = _controllers(layout)
     counts, complaint = _counts(paths)
+    rootless = os.geteuid() != 0
     warnings = [
         f"{flags}: not enforceable, the host has no cgroup controller {name}"
         for name, flags in _WANTED
         if name not in controllers
     ]
-    rootless = os.geteuid() != 0
+    if rootless and not controllers:
+        warnings = ["limits are not enforced, as no cgroup is delegated to this user"]
     return {
         **versions(),
         **counts,

@@ -27,10 +27,9 @@ def write(directory: str, hostname: str, options: dict[str, Any]) -> None:
     texts = {
         "hosts": _host_file("/etc/hosts") if host_network else "",
         "hostname": hostname + "\n",
-        "resolv.conf": _host_file("/etc/resolv.conf") if host_network else "",
+        "resolv.conf": resolver(_host_resolver(host_network), options),
     }
     texts["hosts"] = (texts["hosts"] or _HOSTS) + _extra_hosts(hostname, options, host_network)
-    texts["resolv.conf"] += _resolver(options)
     with step("write the container's /etc files"):
         if not os.path.isdir(directory):
             kernel.mkdir(directory, 0o711)
@@ -55,14 +54,52 @@ def _extra_hosts(hostname: str, options: dict[str, Any], host_network: bool) -> 
     return "".join(lines)
 
 
-def _resolver(options: dict[str, Any]) -> str:
-    lines = [f"nameserver {server}\n" for server in options.get("dns") or ()]
-    search = [domain for domain in options.get("dns_search") or () if domain != "."]
-    if search:
-        lines.append(f"search {' '.join(search)}\n")
-    if options.get("dns_option"):
-        lines.append(f"options {' '.join(options['dns_option'])}\n")
-    return "".join(lines)
+def _host_resolver(host_network: bool) -> str:
+    """The host's resolv.conf(5); that of systemd-resolved where its stub, which is out of reach
+    from another network namespace, is the only server."""
+    text = _host_file("/etc/resolv.conf")
+    stub = [["nameserver", "127.0.0.53"]]
+    if not host_network and [words for words in _words(text) if words[0] == "nameserver"] == stub:
+        return _host_file("/run/systemd/resolve/resolv.conf")
+    return text
+
+
+def resolver(text: str, options: dict[str, Any]) -> str:
+    """The container's resolv.conf: the host's `text`, what --dns and its like name replaced.
+
+    Unless the network is the host's, servers on a loopback address or on one interface's link are
+    left out.
+    """
+    given = {
+        "nameserver": options.get("dns") or [],
+        "search": options.get("dns_search") or [],
+        "options": options.get("dns_option") or [],
+    }
+    host_network = options.get("network") == "host"
+    if host_network and not any(given.values()):
+        return text
+    lines = [
+        " ".join(words)
+        for words in _words(text)
+        if not given.get("search" if words[0] == "domain" else words[0])
+        and (host_network or words[0] != "nameserver" or not _is_local(words[1:]))
+    ]
+    lines += [f"nameserver {server}" for server in given["nameserver"]]
+    for kind in ("search", "options"):
+        chosen = [word for word in given[kind] if word != "."]
+        if chosen:
+            lines.append(f"{kind} {' '.join(chosen)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _words(text: str) -> list[list[str]]:
+    lines = [line.split() for line in text.splitlines()]
+    return [words for words in lines if words and words[0][0] not in "#;"]
+
+
+def _is_local(addresses: list[str]) -> bool:
+    address = addresses[0] if addresses else ""
+    return not address or address.startswith("127.") or address == "::1" or "%" in address
 
 
 def _host_file(path: str) -> str:

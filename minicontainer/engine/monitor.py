@@ -27,6 +27,7 @@ import time
 
 from minicontainer import kernel
 from minicontainer.engine import clients, polling, streams
+from minicontainer.engine.pipes import close_all, open_pipes
 from minicontainer.errors import Error
 from minicontainer.steps import step
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from minicontainer.engine.logs import LogWriter
+    from minicontainer.engine.pipes import Pipes
 
     class Process(Protocol):
         """The container's first process; -1 for a descriptor it has not. The task closes them."""
@@ -114,6 +116,7 @@ def supervise(
     policy: Mapping[str, Any],
     signals: bool,
     report: Callable[[Error | None], None] | None = None,
+    pipes: Pipes | None = None,
 ) -> int:
     """Start the container, stay with it until it will not run again; its exit code.
 
@@ -121,10 +124,12 @@ def supervise(
     local: our own streams in its place; the end of their input is the end of the container's.
     signals: forward all of them; without it but with `local` they keep their effect on us.
     report: called once, when the container runs or could not be started; then with the Error,
-    which is raised as well, after `task.ended`.  Takes over `log` and `client_fd`, and the reaping
+    which is raised as well, after `task.ended`.  pipes: those of `pipes.open_pipes` for the first
+    launch, where the task has begun it already.  Takes over `log` and `client_fd`, and the reaping
     of all children.  Signals are blocked meanwhile, also during `task.launch`.
     """
     monitor = _Monitor(task, tty, open_stdin, log, policy)
+    monitor.pipes = pipes
     try:
         try:
             monitor.connect(attach_path, client_fd, local, signals)
@@ -157,6 +162,7 @@ class _Monitor:
         self._open_stdin = open_stdin
         self._log = log
         self._policy = policy
+        self.pipes: Pipes | None = None
         self._forwards_all = False
         self._loop = polling.Loop()
         self._clients = clients.Clients(self._loop, self, self._may_receive)
@@ -207,14 +213,15 @@ class _Monitor:
         theirs, ours = (-1, -1, -1), (-1, -1, -1)
         if not self._tty:
             with step("make pipes for the container's streams"):
-                theirs, ours = streams.open_pipes(self._open_stdin)
+                theirs, ours = self.pipes or open_pipes(self._open_stdin)
+            self.pipes = None
         try:
             process = self._task.launch(*theirs)
         except BaseException:
-            streams.close_all(ours)
+            close_all(ours)
             raise
         finally:
-            streams.close_all(theirs)
+            close_all(theirs)
         self._process = process
         console_fd = kernel.dup(process.console_fd) if process.console_fd >= 0 else -1
         self._streams = streams.Streams(

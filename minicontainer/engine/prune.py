@@ -11,10 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections import namedtuple
 
 from minicontainer import kernel, steps
-from minicontainer.engine import records, task, times
+from minicontainer.engine import records, task, times, userids
 from minicontainer.errors import Error
 from minicontainer.primitives import cgroups, trees
 from minicontainer.runtime import state as facts
@@ -22,12 +21,15 @@ from minicontainer.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import namedtuple
     from collections.abc import Callable, Iterable
 
     from minicontainer.engine.records import Container
     from minicontainer.paths import Paths
 
     Filter = tuple[str, object]
+else:
+    from minicontainer.tuples import namedtuple
 
 _GROUPS = "/minicontainer"
 _PAUSE_SECONDS = 0.5
@@ -74,7 +76,7 @@ def reap_trash(paths: Paths, limit: int | None = None) -> None:
         try:
             for name in sorted(os.listdir(trash_fd))[:limit]:
                 try:
-                    trees.remove_tree(trash_fd, name)
+                    _delete(paths, trash_fd, name)
                 except OSError as failure:
                     first = first or failure
         finally:
@@ -106,11 +108,27 @@ def reap_in_background(paths: Paths) -> None:
         _leave_caller(trash_fd)
         for name in os.listdir(trash_fd):
             try:
-                trees.remove_tree(trash_fd, name)
+                _delete(paths, trash_fd, name)
             except OSError:
                 continue
     finally:
         os._exit(0)
+
+
+def _delete(paths: Paths, trash_fd: int, name: str) -> None:
+    """Delete one entry of the trash. Raises OSError."""
+    linux = userids.mappings(f"{paths.trash}/{name}/config.json")
+    if userids.has_ranges(linux):
+        userids.call(linux, lambda: _delete_files(trash_fd, name))
+    trees.remove_tree(trash_fd, name)
+
+
+def _delete_files(trash_fd: int, name: str) -> None:
+    """Delete all but what says whose files they are: this may end early and be repeated."""
+    fd = trees.open_entry(trash_fd, name, kernel.O_DIRECTORY)
+    for inner in os.listdir(fd):
+        if inner != "config.json":
+            trees.remove_tree(fd, inner)
 
 
 def _leave_caller(kept_fd: int) -> None:
@@ -295,18 +313,20 @@ def _groups() -> list[str]:
 
 
 def _remove_staging(paths: Paths, name: str) -> None:
-    _remove_below(paths.tmp, name)
+    """Nothing has run in it, so all of it is ours."""
+    with step("remove %s/%s", paths.tmp, name):
+        fd = kernel.open(paths.tmp, _DIRECTORY)
+        try:
+            trees.remove_tree(fd, name)
+        finally:
+            kernel.close(fd)
 
 
 def _remove_trash(paths: Paths, name: str) -> None:
-    _remove_below(paths.trash, name)
-
-
-def _remove_below(directory: str, name: str) -> None:
-    with step("remove %s/%s", directory, name):
-        fd = kernel.open(directory, _DIRECTORY)
+    with step("remove %s/%s", paths.trash, name):
+        fd = kernel.open(paths.trash, _DIRECTORY)
         try:
-            trees.remove_tree(fd, name)
+            _delete(paths, fd, name)
         finally:
             kernel.close(fd)
 

@@ -10,25 +10,18 @@ from __future__ import annotations
 import os
 
 from minicontainer import kernel, steps
-from minicontainer.engine import (
-    attach,
-    bundle,
-    logs,
-    monitor,
-    records,
-    streams,
-    surroundings,
-    task,
-)
+from minicontainer.engine import bundle, pipes, records, surroundings, task
 from minicontainer.errors import Conflict, Error, InvalidState, UsageError
 from minicontainer.paths import Paths
 from minicontainer.primitives import cgroups, commits
-from minicontainer.runtime import spec, sync
+from minicontainer.runtime import sync
 from minicontainer.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from minicontainer.engine.logs import LogWriter
 
 WARNING = b"W"
 LOG_SIZE, LOG_FILES = 10_000_000, 3
@@ -82,6 +75,8 @@ def start_attached(
     """Start a container and relay its streams; the command's exit code, 0 when detached."""
     made = _existing(paths, container)
     if made is None:
+        from minicontainer.engine import attach
+
         return attach.attach(container, stdin=stdin, detach_keys=detach_keys, sig_proxy=sig_proxy)
     made.options["sig_proxy"] = sig_proxy
     return _relayed(made, detach_keys, stdin=stdin)
@@ -99,6 +94,8 @@ def _existing(paths: Paths, container: records.Container) -> task.Task | None:
         if container.running:
             kernel.close(lock_fd)
             return None
+        from minicontainer.runtime import spec
+
         config = spec.load(paths.config(container.id))
         return task.Task(paths, container.record, config, lock_fd)
     except BaseException:
@@ -184,10 +181,12 @@ def _discard_failed(made: task.Task) -> None:
         task.reap_if_worthwhile(made.paths, made.id)
 
 
-def _log_writer(made: task.Task) -> logs.LogWriter | None:
+def _log_writer(made: task.Task) -> LogWriter | None:
     options = made.options
     if options.get("log_driver") == "none":
         return None
+    from minicontainer.engine import logs
+
     settings = options.get("log_opt") or {}
     return logs.LogWriter(
         made.paths.log(made.id),
@@ -197,24 +196,39 @@ def _log_writer(made: task.Task) -> logs.LogWriter | None:
 
 
 def _supervised(made: task.Task) -> int:
-    """Be the monitor: the container's output passes through this process."""
-    made.prepare()
+    """Be the monitor: the container's output passes through this process.
+
+    What a monitor needs is imported while the container's first process builds.
+    """
     options = made.options
-    local = streams.LocalStreams(0 if options.get("interactive") else -1, 1, 2)
+    interactive = bool(options.get("interactive"))
+    theirs, ours = pipes.open_pipes(interactive)
+    try:
+        made.begin(theirs)
+        from minicontainer.engine import monitor, streams
+
+        log = _log_writer(made)
+    except BaseException as failure:
+        made.abandon(failure)
+        pipes.close_all((*theirs, *ours))
+        raise
     return monitor.supervise(
         made,
         tty=False,
-        open_stdin=bool(options.get("interactive")),
-        log=_log_writer(made),
+        open_stdin=interactive,
+        log=log,
         attach_path=made.paths.attach(made.id),
-        local=local,
+        local=streams.LocalStreams(0 if interactive else -1, 1, 2),
         policy=options["restart"],
         signals=bool(options.get("sig_proxy", True)),
+        pipes=(theirs, ours),
     )
 
 
 def _relayed(made: task.Task, detach_keys: str | None, *, stdin: bool) -> int:
     """Have a monitor forked with one client attached already, and be that client."""
+    from minicontainer.engine import attach
+
     own_end, client_fd = kernel.socketpair(kernel.SOCK_STREAM)
     try:
         _spawn_monitor(made, client_fd)
@@ -280,6 +294,8 @@ def _be_monitor(made: task.Task, report_fd: int, client_fd: int) -> NoReturn:
 
     def tell(sentence: str) -> None:
         sync.send(report_fd, WARNING, sentence)
+
+    from minicontainer.engine import monitor
 
     try:
         steps.warner = tell

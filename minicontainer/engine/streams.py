@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import namedtuple
 
 from minicontainer import kernel
 from minicontainer.engine import polling
+from minicontainer.engine.pipes import close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import namedtuple
     from collections.abc import Callable, Iterable
+else:
+    from minicontainer.tuples import namedtuple
 
 # Our own streams a foreground container is connected to, -1 for those it is not.
 LocalStreams = namedtuple("LocalStreams", "stdin stdout stderr")
@@ -24,33 +27,6 @@ STDOUT, STDERR = 1, 2
 
 # A pipe that poll(2) calls writable takes this much without blocking.
 _PIPE_ATOMIC = 4096
-
-
-def open_pipes(open_stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Descriptors for a process's standard streams: (its own ends, our ends).
-
-    Without `open_stdin` it reads /dev/null, and our end is -1.  All are close-on-exec.
-    """
-    opened: list[int] = []
-    try:
-        if open_stdin:
-            opened += kernel.pipe2()
-        else:
-            opened += (kernel.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1)
-        opened += kernel.pipe2()
-        opened += kernel.pipe2()
-    except BaseException:
-        close_all(opened)
-        raise
-    stdin_r, stdin_w, stdout_r, stdout_w, stderr_r, stderr_w = opened
-    return (stdin_r, stdout_w, stderr_w), (stdin_w, stdout_r, stderr_r)
-
-
-def close_all(fds: Iterable[int]) -> None:
-    """Close those that are descriptors."""
-    for fd in fds:
-        if fd >= 0:
-            kernel.close(fd)
 
 
 class Streams:

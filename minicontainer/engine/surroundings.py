@@ -43,11 +43,12 @@ def gather(paths: Paths, options: dict[str, Any], layout: cgroups.Layout) -> dic
         "cgroup_mode": layout.mode,
         "cgroup_controllers": sorted(layout.controllers),
         "thermal": _thermal(),
-        "devices": _below("/dev", "/dev") if options.get("privileged") else [],
+        "devices": _below("/dev") if options.get("privileged") else [],
         "device_nodes": _asked_devices(options),
         "hostname": os.uname().nodename,
         "recursive_readonly": True,
         "shm": _shared_memory(paths, options),
+        "mqueue": rootless and options.get("ipc") == "host" and os.path.ismount("/dev/mqueue"),
         "namespaces": _namespaces(paths, options),
         "default_ulimits": [],
     }
@@ -75,15 +76,15 @@ def _asked_devices(options: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
                 f"error gathering device information for {source}: {errno_text(failure.errno or 0)}"
             ) from None
         if stat.S_ISDIR(status.st_mode):
-            found[source] = _below(source, asked["container"])
+            found[source] = _below(source)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-            found[source] = [device(source, asked["container"], status)]
+            found[source] = [device(source, status)]
         else:
             raise UsageError(f"{source} is not a device node")
     return found
 
 
-def _below(directory: str, shown: str) -> list[dict[str, Any]]:
+def _below(directory: str) -> list[dict[str, Any]]:
     """Every device node below a directory of the host, as `linux.devices` wants them."""
     found = []
     pending = [directory]
@@ -95,8 +96,7 @@ def _below(directory: str, shown: str) -> list[dict[str, Any]]:
             if stat.S_ISDIR(status.st_mode):
                 pending.append(entry.path)
             elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-                path = shown + entry.path[len(directory) :]
-                found.append(device(entry.path, path, status))
+                found.append(device(entry.path, status))
     return sorted(found, key=lambda node: str(node["path"]))
 
 
@@ -109,10 +109,10 @@ def _shared_memory(paths: Paths, options: dict[str, Any]) -> str:
     return f"/proc/{other.pid}/root/dev/shm" if other.pid else ""
 
 
-def device(source: str, path: str, status: os.stat_result) -> dict[str, Any]:
-    """The entry of `linux.devices` for the host's node `source`, shown at `path`."""
+def device(source: str, status: os.stat_result) -> dict[str, Any]:
+    """The entry of `linux.devices` for the host's node `source`, shown in the same place."""
     return {
-        "path": path,
+        "path": source,
         "type": "b" if stat.S_ISBLK(status.st_mode) else "c",
         "major": os.major(status.st_rdev),
         "minor": os.minor(status.st_rdev),
@@ -139,6 +139,25 @@ def _namespaces(paths: Paths, options: dict[str, Any]) -> dict[str, str]:
                 raise InvalidState(f"container {other.name} is not running: --{option} needs it")
             found[kind] = f"/proc/{other.pid}/ns/{name}"
     return found
+
+
+def rejoined(paths: Paths, options: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """`config` with what it shares with other containers as they run now: they may have been
+    started again since it was made, and their old process numbers given to others."""
+    found = _namespaces(paths, options)
+    if not found:
+        return config
+    entries = config["linux"]["namespaces"]
+    entries = [
+        {**entry, "path": found[entry["type"]]} if entry["type"] in found else entry
+        for entry in entries
+    ]
+    memory = _shared_memory(paths, options)
+    mounts = [
+        {**mount, "source": memory} if memory and mount["destination"] == "/dev/shm" else mount
+        for mount in config["mounts"]
+    ]
+    return {**config, "mounts": mounts, "linux": {**config["linux"], "namespaces": entries}}
 
 
 def _mappings() -> tuple[list[dict[str, int]], list[dict[str, int]]]:

@@ -6,7 +6,7 @@ import errno
 import os
 
 from minicontainer import kernel, steps
-from minicontainer.engine import hostfiles, records, times
+from minicontainer.engine import hostfiles, records, surroundings, times
 from minicontainer.errors import Error, SnapshotError, UsageError
 from minicontainer.kernel import procfs
 from minicontainer.paths import Paths
@@ -40,6 +40,7 @@ class Task:
         self.started_at = ""
         self.restarts = 0
         self.running_dir = paths.run(self.id)
+        self.creation: lifecycle.Creation | None = None
 
     # ---------------------------------------------------------- what the monitor calls
 
@@ -59,14 +60,12 @@ class Task:
 
         Raises the Error of whatever failed; nothing is left of the attempt then.
         """
-        self.prepare()
-        hostname = self.config.get("hostname") or os.uname().nodename
-        hostfiles.write(self.paths.etc(self.id), hostname, self.options)
-        self._make_volume_sources()
-        self._make_group()
+        streams = (stdin_fd, stdout_fd, stderr_fd)
         process = None
         try:
-            process = self._create((stdin_fd, stdout_fd, stderr_fd))
+            if self.creation is None:
+                self.begin(streams)
+            process = self._create(streams)
             self.started_at = times.now()
             self._save_state(process.pid, process.start_time)
             if self.options.get("pidfile"):
@@ -109,6 +108,26 @@ class Task:
         if self.options.get("rm"):
             discard(self.paths, self.id, self.record["name"])
             reap_if_worthwhile(self.paths, self.id)
+
+    def begin(self, streams: tuple[int, int, int]) -> None:
+        """Gather the resources and fork the first process, which builds while we go on.
+
+        `launch` or `abandon` must follow.
+        """
+        self.prepare()
+        self.config = surroundings.rejoined(self.paths, self.options, self.config)
+        hostname = self.config.get("hostname") or os.uname().nodename
+        hostfiles.write(self.paths.etc(self.id), hostname, self.options)
+        self._make_volume_sources()
+        self._make_group()
+        self.creation = lifecycle.Creation(self._launch(streams), self.running_dir)
+
+    def abandon(self, failure: BaseException) -> None:
+        """Undo what `begin` did, also in part, after `failure`."""
+        if self.creation is not None:
+            self.creation.abandon()
+            self.creation = None
+        self._undo(None, failure)
 
     # ------------------------------------------------------------------------ the parts
 
@@ -157,8 +176,10 @@ class Task:
         )
 
     def _create(self, streams: tuple[int, int, int]) -> lifecycle.Process:
+        creation, self.creation = self.creation, None
+        assert creation is not None
         try:
-            return lifecycle.create(self._launch(streams), self.running_dir)
+            return creation.finish()
         except SnapshotError as refused:
             from minicontainer.engine import copied
 

@@ -8,9 +8,14 @@ or instead of them there is cgroup v2, of which an ordinary user may own a part.
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 
 from minicontainer.primitives import cgroup_files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import namedtuple
+else:
+    from minicontainer.tuples import namedtuple
 
 # mode: "v2", "v1", "hybrid" or "none".  controllers: name -> mount point of its v1 hierarchy.
 # unified: the directory on cgroup v2 from which our paths count, or None.

@@ -8,7 +8,6 @@ made of them and is what others use.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from minicontainer import kernel
 from minicontainer.primitives import cgroup_files, cgroup_limits
@@ -72,8 +71,10 @@ class Legacy:
         for controller, (name, text) in _PARENT_SETTINGS.items():
             point = self.mounts.get(controller)
             if point and directory.startswith(f"{point}/"):
-                with suppress(OSError):  # of kernels without this file or with this default
+                try:
                     kernel.write_file(f"{directory}/{name}", text)
+                except OSError:
+                    pass  # of kernels without this file or with this default
 
     def enable(self) -> None:
         """Nothing: a mounted controller governs all groups of its hierarchy."""

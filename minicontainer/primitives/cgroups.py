@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextlib import suppress
 
 from minicontainer import kernel
 from minicontainer.errors import CleanupError, Error, KernelError
@@ -63,8 +62,10 @@ def create(
         group.limit(asked, resources.get("unified") or {}, True, strict, tuple(tolerate))
     except BaseException:
         for directory in [directory for part in group.parts for directory in part.made]:
-            with suppress(OSError):
+            try:
                 kernel.rmdir(directory)
+            except OSError:
+                pass
         raise
     return group
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import namedtuple
 
 from minicontainer import kernel
 from minicontainer.errors import Error
@@ -21,7 +20,10 @@ from minicontainer.primitives.trees import Entry, Place, identity, open_entry, w
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import namedtuple
     from collections.abc import Collection
+else:
+    from minicontainer.tuples import namedtuple
 
 # owner: (uid, gid) for every copy, or None for the source's; xattrs: whether extended attributes
 # and file capabilities come along; device_mode: which permission bits a device node may keep.

@@ -56,36 +56,39 @@ def _make(root_fd: int, path: str, mode: int, *, leaf_is_file: bool) -> int:
     except FileNotFoundError:
         pass
     for _ in range(_MOST_LINKS):
-        parent, name = _missing(root_fd, path)
-        if parent is None:
-            return open_in_root(root_fd, path, flags)
-        parent_fd = open_in_root(root_fd, parent, kernel.O_PATH | kernel.O_DIRECTORY)
+        parent, names = _missing(root_fd, path)
+        fd = open_in_root(root_fd, parent, kernel.O_PATH | kernel.O_DIRECTORY)
         try:
-            last = f"{parent.rstrip('/')}/{name}" == path
-            _make_one(parent_fd, name, mode, is_file=leaf_is_file and last)
+            while names:
+                _make_one(fd, names[0], mode, is_file=leaf_is_file and len(names) == 1)
+                made = kernel.open(names[0], kernel.O_PATH | kernel.O_NOFOLLOW, dir_fd=fd)
+                kernel.close(fd)
+                fd = made
+                parent = f"{parent.rstrip('/')}/{names.pop(0)}"
+            return fd
         except FileExistsError:
             # A link to nowhere: make what it points to, as mkdir -p inside the root would.
-            target = os.readlink(name, dir_fd=parent_fd)
-            rest = path[len(parent.rstrip("/")) + 1 + len(name) :]
+            target = os.readlink(names[0], dir_fd=fd)
+            rest = "/".join(["", *names[1:]])
             path = (target if target.startswith("/") else f"{parent.rstrip('/')}/{target}") + rest
-        finally:
-            kernel.close(parent_fd)
+        except BaseException:
+            kernel.close(fd)
+            raise
+        kernel.close(fd)
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def _missing(root_fd: int, path: str) -> tuple[str | None, str]:
-    """The deepest existing directory on the way to `path` and the name missing in it."""
-    parent = "/"
-    for name in path.split("/"):
-        if name in ("", "."):
-            continue
-        here = f"{parent.rstrip('/')}/{name}"
+def _missing(root_fd: int, path: str) -> tuple[str, list[str]]:
+    """The deepest existing directory on the way to `path` and the names missing below it."""
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    for count in range(len(names) - 1, -1, -1):
+        parent = "/" + "/".join(names[:count])
         try:
-            kernel.close(open_in_root(root_fd, here, kernel.O_PATH))
+            kernel.close(open_in_root(root_fd, parent, kernel.O_PATH))
         except FileNotFoundError:
-            return parent, name
-        parent = here
-    return None, ""
+            continue
+        return parent, names[count:]
+    return "/", names
 
 
 def _make_one(parent_fd: int, name: str, mode: int, *, is_file: bool) -> None:

@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import namedtuple
 
 from minicontainer import kernel
 from minicontainer.errors import SpecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import namedtuple
+else:
+    from minicontainer.tuples import namedtuple
 
 # word -> (set, clear) of MS_ flags; the attributes of a bind are derived from them.
 _FLAGS = {
@@ -143,8 +148,13 @@ def attach(tree_fd: int, target_fd: int) -> None:
     )
 
 
-def set_attributes(tree_fd: int, set_flags: int, clear_flags: int, *, recursive: bool) -> None:
-    """Change MS_ flags of a detached tree. Raises OSError; ENOSYS before Linux 5.12."""
+def set_attributes(
+    tree_fd: int, set_flags: int, clear_flags: int, propagation: int = 0, *, recursive: bool
+) -> None:
+    """Change MS_ flags of a detached tree, and its propagation type (MS_SHARED …) unless it is 0.
+
+    Raises OSError; ENOSYS before Linux 5.12.
+    """
     on = off = 0
     for flag, attribute in _ATTRIBUTES.items():
         if set_flags & flag:
@@ -159,18 +169,9 @@ def set_attributes(tree_fd: int, set_flags: int, clear_flags: int, *, recursive:
         if set_flags & flag:
             on |= attribute
             off |= kernel.MOUNT_ATTR__ATIME
-    if on or off:
-        kernel.mount_setattr(
-            tree_fd, "", kernel.AT_EMPTY_PATH | (kernel.AT_RECURSIVE if recursive else 0), on, off
-        )
-
-
-def set_propagation(tree_fd: int, propagation: int) -> None:
-    """Give a detached tree a propagation type (MS_ bits, MS_REC for all of it)."""
-    recursive = kernel.AT_RECURSIVE if propagation & kernel.MS_REC else 0
-    kernel.mount_setattr(
-        tree_fd, "", kernel.AT_EMPTY_PATH | recursive, 0, 0, propagation & ~kernel.MS_REC
-    )
+    if on or off or propagation:
+        flags = kernel.AT_EMPTY_PATH | (kernel.AT_RECURSIVE if recursive else 0)
+        kernel.mount_setattr(tree_fd, "", flags, on, off, propagation)
 
 
 def prepare_bind(source: str, options: Options, *, dirfd: int = -100) -> int:
@@ -178,11 +179,18 @@ def prepare_bind(source: str, options: Options, *, dirfd: int = -100) -> int:
 
     Raises OSError; ENOSYS when the kernel has no detached mounts or cannot set their attributes.
     """
-    tree_fd = clone(source, dirfd=dirfd, recursive=options.bind != "bind")
+    whole = options.bind != "bind"
+    tree_fd = clone(source, dirfd=dirfd, recursive=whole)
+    propagation = options.propagation or kernel.MS_PRIVATE | kernel.MS_REC
+    kind = propagation & ~kernel.MS_REC
+    on, off = options.recursive_set, options.recursive_clear
     try:
-        set_attributes(tree_fd, options.recursive_set, options.recursive_clear, recursive=True)
-        set_attributes(tree_fd, options.flags, options.clear, recursive=False)
-        set_propagation(tree_fd, options.propagation or kernel.MS_PRIVATE | kernel.MS_REC)
+        if whole and propagation & kernel.MS_REC:
+            set_attributes(tree_fd, on, off, kind, recursive=True)
+            kind = 0
+        elif on or off:
+            set_attributes(tree_fd, on, off, recursive=True)
+        set_attributes(tree_fd, options.flags, options.clear, kind, recursive=False)
     except BaseException:
         kernel.close(tree_fd)
         raise

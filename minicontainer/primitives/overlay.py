@@ -9,11 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import namedtuple
 
 from minicontainer import kernel
 from minicontainer.errors import SnapshotError
 from minicontainer.steps import kernel_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import namedtuple
+else:
+    from minicontainer.tuples import namedtuple
 
 # lower: directories, the topmost first; volatile: upper is thrown away, do not sync it;
 # user: mounted in a user namespace (attributes as user.overlay.*).

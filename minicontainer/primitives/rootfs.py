@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import namedtuple
 
 from minicontainer import kernel
 from minicontainer.errors import Error
@@ -18,9 +17,12 @@ from minicontainer.primitives import devices, inroot, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import namedtuple
     from typing import Any
 
     Config = dict[str, Any]
+else:
+    from minicontainer.tuples import namedtuple
 
 Operation = namedtuple("Operation", "sentence act arguments")
 
@@ -55,12 +57,34 @@ def prepare_binds(config: Config, bundle: str) -> dict[int, int]:
         options = mounts.parse_options(mount.get("options", []))
         if options.bind or mount.get("type") == "bind":
             try:
-                trees[index] = mounts.prepare_bind(os.path.join(bundle, mount["source"]), options)
+                trees[index] = _prepare_bind(os.path.join(bundle, mount["source"]), options)
             except OSError as failure:
                 if failure.errno == errno.ENOSYS:
                     return {}
                 raise
     return trees
+
+
+def _prepare_bind(source: str, options: mounts.Options) -> int:
+    """A detached tree; of /proc/PID/root/… it can be cloned only in the mount namespace of PID."""
+    parts = source.split("/", 4)
+    if len(parts) < 5 or parts[1] != "proc" or parts[3] != "root":
+        return mounts.prepare_bind(source, options)
+    flags = kernel.O_RDONLY | kernel.O_CLOEXEC
+    own_fd = kernel.open("/proc/self/ns/mnt", flags)
+    other_fd = kernel.open(f"/proc/{parts[2]}/ns/mnt", flags)
+    kernel.setns(other_fd, kernel.CLONE_NEWNS)
+    kernel.close(other_fd)
+    try:
+        root_fd = kernel.open("/", kernel.O_PATH | kernel.O_CLOEXEC)
+        source_fd = inroot.open_in_root(root_fd, parts[4], kernel.O_PATH)
+        kernel.close(root_fd)
+        tree_fd = mounts.prepare_bind("", options, dirfd=source_fd)
+        kernel.close(source_fd)
+        return tree_fd
+    finally:
+        kernel.setns(own_fd, kernel.CLONE_NEWNS)
+        kernel.close(own_fd)
 
 
 def plan(config: Config, bundle: str, trees: dict[int, int]) -> list[Operation]:
@@ -129,11 +153,13 @@ def _filesystem(root: Root, target: str, fstype: str, source: str, options: moun
 
 
 def _real_directory(root: Root, target: str) -> int:
-    kernel.close(root.directory(target))
     flags = kernel.O_PATH | kernel.O_DIRECTORY | kernel.O_NOFOLLOW
     try:
         return inroot.open_in_root(root.fd, target, flags)
-    except (NotADirectoryError, OSError) as failure:
+    except FileNotFoundError:
+        kernel.close(root.directory(target))
+        return inroot.open_in_root(root.fd, target, flags)
+    except OSError as failure:
         if failure.errno in (errno.ENOTDIR, errno.ELOOP):
             raise Error(f"{target} of the root file system is a link, not a directory") from None
         raise
@@ -172,8 +198,14 @@ def _cgroup(root: Root, target: str, options: mounts.Options) -> None:
         if "/" not in directory:
             kernel.symlink(directory, name, dir_fd=target_fd)
             continue
-        kernel.mkdir(name, 0o755, dir_fd=target_fd)
-        _bind(root, f"{target}/{name}", directory, _tree(directory, options), options)
+        here_fd = inroot.directory_in_root(target_fd, name)
+        tree_fd = _tree(directory, options)
+        if tree_fd < 0:
+            _bind(root, f"{target}/{name}", directory, tree_fd, options)
+        else:
+            mounts.attach(tree_fd, here_fd)
+            kernel.close(tree_fd)
+        kernel.close(here_fd)
     if options.flags & kernel.MS_RDONLY:
         remount = kernel.MS_REMOUNT | kernel.MS_BIND | options.flags
         kernel.mount(None, mounts.fd_path(target_fd), None, remount, None)

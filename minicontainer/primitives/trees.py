@@ -11,14 +11,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import namedtuple
 
 from minicontainer import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import namedtuple
     from collections.abc import Callable, Collection, Iterator
     from types import TracebackType
+else:
+    from minicontainer.tuples import namedtuple
 
 # path: below the top, without a leading slash; directory_fd: valid until the next entry is asked
 # for; status: of the entry itself; leaving: a directory's second visit, after all it contains.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import namedtuple
 
 from minicontainer import kernel
 from minicontainer.errors import Error, InvalidState
@@ -19,7 +18,10 @@ from minicontainer.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import namedtuple
     from typing import Any
+else:
+    from minicontainer.tuples import namedtuple
 
 # pidfd is -1 before Linux 5.3, console_fd (the terminal's master) -1 without a terminal.
 Process = namedtuple("Process", "pid start_time pidfd console_fd")
@@ -27,32 +29,64 @@ Process = namedtuple("Process", "pid start_time pidfd console_fd")
 FIFO, CONTROL = "exec.fifo", "control.fifo"
 
 
-def create(launch: init.Launch, state_dir: str) -> Process:
-    """Fork the container's first process and wait until it stands ready.
+class Creation:
+    """A container being created: forked, and building everything while the caller goes on.
 
-    state_dir: an existing directory, 0700, for the two FIFOs. The caller's descriptors that a
-    lock lives on go into launch.inherited. Raises the Error that the child met; then no process
-    is left.
+    Ends with `finish` or `abandon`, one of which must be called.
     """
-    parent_end, launch.channel_fd = kernel.socketpair()
-    pids: list[int] = []
-    try:
-        with step("make the start FIFOs in %s", state_dir):
-            _open_fifos(launch, state_dir)
-        pids.append(_fork(launch, parent_end))
+
+    def __init__(self, launch: init.Launch, state_dir: str) -> None:
+        """Fork the container's first process.
+
+        state_dir: an existing directory, 0700, for the two FIFOs. The caller's descriptors that a
+        lock lives on go into launch.inherited. Raises KernelError; then no process is left.
+        """
+        self._launch = launch
+        self._state_dir = state_dir
+        self._channel, launch.channel_fd = kernel.socketpair()
+        self._pids: list[int] = []
+        try:
+            with step("make the start FIFOs in %s", state_dir):
+                _open_fifos(launch, state_dir)
+            self._pids.append(_fork(launch, self._channel))
+        except BaseException:
+            self.abandon()
+            raise
         kernel.close(launch.channel_fd)
         launch.channel_fd = -1
-        console_fd = _follow(launch, parent_end, pids)
-        return Process(pids[-1], procfs.start_time(pids[-1]), _pidfd(pids[-1]), console_fd)
-    except BaseException:
-        for pid in pids:
+
+    def finish(self) -> Process:
+        """Wait until the process stands ready. Raises the Error that it met; then it is gone."""
+        pids = self._pids
+        try:
+            console_fd = _follow(self._launch, self._channel, pids)
+            process = Process(
+                pids[-1], procfs.start_time(pids[-1]), _pidfd(pids[-1]), console_fd
+            )
+        except BaseException:
+            self.abandon()
+            raise
+        self._close()
+        return process
+
+    def abandon(self) -> None:
+        """Kill what was made of it."""
+        for pid in self._pids:
             _end(pid)
-        remove_fifos(state_dir)
-        raise
-    finally:
-        for fd in (parent_end, launch.channel_fd, launch.fifo_fd, launch.control_fd):
+        remove_fifos(self._state_dir)
+        self._close()
+
+    def _close(self) -> None:
+        launch = self._launch
+        for fd in (self._channel, launch.channel_fd, launch.fifo_fd, launch.control_fd):
             if fd >= 0:
                 kernel.close(fd)
+        self._channel = launch.channel_fd = launch.fifo_fd = launch.control_fd = -1
+
+
+def create(launch: init.Launch, state_dir: str) -> Process:
+    """Fork the container's first process and wait until it stands ready: see `Creation`."""
+    return Creation(launch, state_dir).finish()
 
 
 def start(state_dir: str) -> None:

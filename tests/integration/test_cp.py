@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -12,22 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runner import Engine
+from tests.support.runner import Engine, wait_until
+from tests.support.users import UserEngine, scratch_is_open
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
 
 pytestmark = pytest.mark.root
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
-@pytest.fixture(params=["running", "stopped", "never started"])
+@pytest.fixture(params=["running", "stopped"])
 def box(request: pytest.FixtureRequest, engine: Engine) -> str:
     """The name of a container in each state."""
     if request.param == "running":
         engine.detach("--name", "box")
     else:
         engine.ok("create", "--name", "box", "--rootfs", engine.rootfs, "true")
-        if request.param == "stopped":
-            engine.ok("start", "-a", "box")
     return "box"
 
 
@@ -437,8 +441,14 @@ def test_links_swapped_while_copying_lead_nowhere(
     assert found.stdout.split() == [str(secret / "key")]
 
 
-def test_an_ordinary_user_copies_both_ways(user_engine: Engine) -> None:
-    engine = user_engine
+@pytest.mark.parametrize("subids", [False, True], ids=["one id", "a range of ids"])
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_an_ordinary_user_copies_both_ways(
+    make_engine: Callable[..., Engine], subids: bool, state: str
+) -> None:
+    if not scratch_is_open() or (subids and not shutil.which("newuidmap")):
+        pytest.skip("needs an open scratch directory and newuidmap")
+    engine = make_engine(UserEngine, subids=subids)
     host = Path(engine.base) / "user" / "home"
     own = os.path.join(engine.base, "rootfs")
     subprocess.run(["cp", "-a", engine.rootfs, own], check=True)
@@ -446,13 +456,19 @@ def test_an_ordinary_user_copies_both_ways(user_engine: Engine) -> None:
     engine.rootfs = own
     (host / "file").write_text("content")
     os.chown(host / "file", 31415, 31415)
-    for state in ("running", "stopped"):
-        engine.detach("--name", state)
-        if state == "stopped":
-            engine.ok("stop", "-t", "0", state)
-        engine.ok("cp", str(host / "file"), f"{state}:/etc/copied")
-        engine.ok("cp", f"{state}:/etc/copied", str(host / state))
-        assert (host / state).read_text() == "content"
-        assert (host / state).stat().st_uid == 31415
-    owner = engine.ok("exec", "running", "stat", "-c", "%u:%g", "/etc/copied")
-    assert owner == "0:0\n"
+    # With a range of ids the directory can be closed to all but another of the container's users.
+    script = "mkdir /o; echo theirs > /o/f; " + ("chown -R 1000:1000 /o; chmod 700 /o; " * subids)
+    engine.detach("--name", "box", command=["sh", "-c", f"{script} echo done; sleep 1000"])
+    wait_until(lambda: "done" in engine.ok("logs", "box"))
+    if state == "stopped":
+        engine.ok("stop", "-t", "0", "box")
+    engine.ok("cp", str(host / "file"), "box:/etc/copied")
+    engine.ok("cp", "box:/etc/copied", str(host / "again"))
+    engine.ok("cp", "box:/o", str(host / "o"))
+    assert (host / "again").read_text() == "content"
+    assert (host / "o" / "f").read_text() == "theirs\n"
+    assert {path.stat().st_uid for path in host.rglob("*")} == {31415}
+    engine.ok("cp", "-a", "box:/o", str(host / "archive"))
+    assert (host / "archive").stat().st_uid == (700000 + 999 if subids else 31415)
+    if state == "running":
+        assert engine.ok("exec", "box", "stat", "-c", "%u:%g", "/etc/copied") == "0:0\n"

@@ -14,19 +14,20 @@ from tests.support.runner import Engine, wait_until
 pytestmark = pytest.mark.root
 
 # INTERFACES C: what templates and scripts may rely on.
-TOP = """Id Created Path Args State Image ResolvConfPath HostnamePath HostsPath LogPath Name RestartCount
-    Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs HostConfig GraphDriver Mounts
-    Config NetworkSettings Status""".split()
+TOP = """Id Created Path Args State Image ResolvConfPath HostnamePath HostsPath LogPath Name
+    RestartCount Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs HostConfig
+    GraphDriver Mounts Config NetworkSettings Status""".split()
 STATE = """Status Running Paused Restarting OOMKilled Dead Pid ExitCode Error StartedAt
     FinishedAt""".split()
-HOST_CONFIG = """Binds ContainerIDFile LogConfig NetworkMode PortBindings RestartPolicy AutoRemove CapAdd
-    CapDrop CgroupnsMode Dns DnsOptions DnsSearch ExtraHosts GroupAdd IpcMode PidMode UTSMode UsernsMode
-    OomScoreAdj Privileged PublishAllPorts ReadonlyRootfs SecurityOpt Tmpfs ShmSize Sysctls Runtime
-    CpuShares NanoCpus CpuPeriod CpuQuota CpusetCpus CpusetMems Memory MemoryReservation MemorySwap
-    PidsLimit CgroupParent Devices Ulimits MaskedPaths ReadonlyPaths""".split()
-CONFIG = """Hostname Domainname User AttachStdin AttachStdout AttachStderr ExposedPorts Tty OpenStdin
-    StdinOnce Env Cmd Image Volumes WorkingDir Entrypoint OnBuild Labels StopSignal StopTimeout
-    Rootfs""".split()
+HOST_CONFIG = """Binds ContainerIDFile LogConfig NetworkMode PortBindings RestartPolicy AutoRemove
+    CapAdd CapDrop CgroupnsMode Dns DnsOptions DnsSearch ExtraHosts GroupAdd IpcMode PidMode UTSMode
+    UsernsMode OomScoreAdj Privileged PublishAllPorts ReadonlyRootfs SecurityOpt Tmpfs ShmSize
+    Sysctls Runtime CpuShares NanoCpus CpuPeriod CpuQuota CpusetCpus CpusetMems Memory
+    MemoryReservation MemorySwap PidsLimit CgroupParent Devices Ulimits MaskedPaths
+    ReadonlyPaths""".split()
+CONFIG = """Hostname Domainname User AttachStdin AttachStdout AttachStderr ExposedPorts Tty
+    OpenStdin StdinOnce Env Cmd Image Volumes WorkingDir Entrypoint OnBuild Labels StopSignal
+    StopTimeout Rootfs""".split()
 NETWORK = "SandboxKey Ports IPAddress IPPrefixLen Gateway MacAddress Networks".split()
 ZERO = "0001-01-01T00:00:00Z"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
@@ -81,13 +82,12 @@ def test_a_failed_start_is_told(engine: Engine) -> None:
 
 def test_a_restarting_container_says_so(engine: Engine) -> None:
     engine.detach("--name", "box", "--restart", "on-failure:3", command=["sh", "-c", "exit 7"])
-    wait_until(lambda: engine.inspect("box")["RestartCount"] >= 1, "a restart")
     state = wait_until(
-        lambda: (s := engine.inspect("box")["State"])["Status"] in ("restarting", "exited") and s
+        lambda: (s := engine.inspect("box")["State"])["Status"] == "restarting" and s, "restarting"
     )
-    assert state["ExitCode"] == 7
+    assert (state["Restarting"], state["Pid"], state["ExitCode"]) == (True, 0, 7)
+    wait_until(lambda: engine.inspect("box")["RestartCount"] == 3, "the third restart")
     engine.wait_for("box", "exited")
-    assert engine.inspect("box")["RestartCount"] == 3
 
 
 def test_options_are_shown_as_docker_shows_them(engine: Engine, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_options_are_shown_as_docker_shows_them(engine: Engine, tmp_path: Path) 
         *("--log-opt", "max-size=1m", "--add-host", "a:1.2.3.4", "--dns", "9.9.9.9"),
         *("--device", "/dev/zero:/dev/other:r", "--entrypoint", "/bin/sh"),
     )
-    engine.ok("create", "--name", "box", *flags, "--rootfs", engine.rootfs, "-c", "true")
+    engine.ok("create", "--name", "box", *flags, "--rootfs", engine.rootfs, "--", "-c", "true")
     facts = engine.inspect("box")
     host, config = facts["HostConfig"], facts["Config"]
     assert (facts["Path"], facts["Args"]) == ("/bin/sh", ["-c", "true"])
@@ -170,16 +170,14 @@ def test_templates_and_several_names(engine: Engine) -> None:
     result = engine.run("inspect", "a", "nobody")
     assert result.returncode == 1 and "No such object: nobody" in result.stderr
     assert [one["Id"] for one in json.loads(result.stdout)] == ids[:1]
-    assert engine.run("inspect", "nobody").stdout.split() == ["[", "]"] or True
+    assert engine.run("inspect", "nobody").stdout == "[]\n"
 
 
-def test_a_container_with_an_unreadable_record_is_shown_as_broken(engine: Engine) -> None:
+def test_a_container_with_an_unreadable_record_is_one_clear_error(engine: Engine) -> None:
     engine.ok("create", "--name", "box", "--rootfs", engine.rootfs, "true")
     container_id = engine.inspect("box")["Id"]
     record = Path(engine.root) / "containers" / container_id / "container.json"
     record.write_text('{"version": 1, "id"')
-    facts = engine.inspect(container_id)
-    assert facts["Id"] == container_id
-    assert (facts["State"]["Status"], facts["State"]["Dead"]) == ("broken", True)
-    assert "container.json" in facts["State"]["Error"]
+    text = engine.fails(1, "inspect", container_id)
+    assert "broken" in text and "container.json" in text
     engine.ok("rm", "-f", container_id)

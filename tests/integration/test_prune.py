@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.runner import Engine
+from tests.support.users import UserEngine, scratch_is_open
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
 
 pytestmark = pytest.mark.root
 
@@ -167,7 +173,27 @@ def test_a_damaged_entry_does_not_stop_the_rest(engine: Engine) -> None:
 
 
 def test_files_of_removed_containers_are_deleted_whatever_they_are(engine: Engine) -> None:
-    script = "mkdir -p /d; cd /d; i=0; while [ $i -lt 300 ]; do mkdir d; cd d; i=$((i+1)); done; chattr -i . 2>/dev/null; chmod 0 /d"
+    script = "mkdir /d; cd /d; for i in $(seq 300); do mkdir d; cd d; done; chmod 0 /d /d/d"
+    engine.ok("run", "--name", "box", "--rootfs", engine.rootfs, "sh", "-c", script)
+    engine.ok("rm", "box")
+    assert os.listdir(Path(engine.root) / "trash") == []
+
+
+@pytest.mark.parametrize("subids", [False, True], ids=["one id", "a range of ids"])
+def test_an_ordinary_user_gets_rid_of_every_file(
+    make_engine: Callable[..., Engine], subids: bool
+) -> None:
+    """Files of subordinate ids, and directories closed to their owner."""
+    if not scratch_is_open() or (subids and not shutil.which("newuidmap")):
+        pytest.skip("needs an open scratch directory and newuidmap")
+    engine = make_engine(UserEngine, subids=subids)
+    own = os.path.join(engine.base, "rootfs")
+    subprocess.run(["cp", "-a", engine.rootfs, own], check=True)
+    subprocess.run(["chown", "-hR", "31415:31415", own], check=True)
+    engine.rootfs = own
+    script = "mkdir -p /d/e; echo > /d/e/f; chmod 0 /d/e"
+    if subids:
+        script += "; mkdir /o; echo > /o/f; chown -R 1000:1000 /o; chmod 700 /o"
     engine.ok("run", "--name", "box", "--rootfs", engine.rootfs, "sh", "-c", script)
     engine.ok("rm", "box")
     assert os.listdir(Path(engine.root) / "trash") == []

@@ -73,7 +73,7 @@ def test_census_sees_an_empty_cgroup(engine: Engine) -> None:
 
 
 def test_terminal_is_one() -> None:
-    script = "tty; stty size; read word; echo got $word; trap 'stty size; exit 7' WINCH; "
+    script = "trap 'stty size; exit 7' WINCH; tty; stty size; read word; echo got $word; "
     script += "while :; do sleep 0.1; done"
     with Terminal(["sh", "-c", script], rows=31, columns=97) as terminal:
         terminal.expect(r"/dev/pts/\d+")

@@ -68,8 +68,8 @@ def seccomp() -> dict[str, Any]:
     rules = []
     for rule in profile["syscalls"]:
         if applies(rule, machine):
-            kept = {key: rule[key] for key in ("names", "action", "args", "errnoRet") if rule.get(key)}
-            rules.append(kept)
+            members = ("names", "action", "args", "errnoRet")
+            rules.append({key: rule[key] for key in members if rule.get(key)})
     return {
         "defaultAction": profile["defaultAction"],
         "defaultErrnoRet": profile.get("defaultErrnoRet", 1),
@@ -105,7 +105,7 @@ def configuration(rootfs: str, command: Sequence[str], *, confined: bool) -> dic
                 "destination": "/dev/pts",
                 "type": "devpts",
                 "source": "devpts",
-                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+                "options": "nosuid noexec newinstance ptmxmode=0666 mode=0620 gid=5".split(),
             },
             {
                 "destination": "/dev/shm",

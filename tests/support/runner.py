@@ -194,8 +194,13 @@ class Engine:
         return int(self.inspect(name)["State"]["Pid"])
 
     def wait_for(self, name: str, status: str, seconds: float = 10.0) -> None:
-        """Return once the container has the status."""
-        wait_until(lambda: self.status(name) == status, f"{name}: {status}", seconds)
+        """Return once there is such a container and it has the status."""
+
+        def has_it() -> bool:
+            found = self.run("inspect", "--format", "{{.State.Status}}", name)
+            return str(found.stdout) == f"{status}\n"
+
+        wait_until(has_it, f"{name}: {status}", seconds)
 
     def processes(self) -> dict[int, str]:
         """pid -> command of every process that belongs to this engine, monitors included."""
@@ -245,10 +250,10 @@ class Engine:
             failure.append(str(error))
         finally:
             left = failure + self.leftovers()
-            self.destroy()
+            self._destroy(left)
         return left
 
-    def destroy(self) -> None:
+    def _destroy(self, left: list[str]) -> None:
         """Kill, unmount and delete what is ours, without the help of the program."""
         for _ in range(50):
             pids = self.processes()
@@ -261,7 +266,7 @@ class Engine:
         libc = ctypes.CDLL(None)
         for line in reversed(census.mounts([self.base])):
             libc.umount2(os.fsencode(line.split(" ")[0]), MNT_DETACH)
-        for line in self.leftovers(0):
+        for line in left:
             kind, _, directory = line.partition(": left behind: ")
             if kind == "cgroups":
                 for inner, _, _ in os.walk(directory, topdown=False):

@@ -17,6 +17,7 @@ from collections import namedtuple
 
 from minicontainer import kernel
 from minicontainer.engine import attach, logs, monitor, streams
+from minicontainer.engine.pipes import close_all, open_pipes
 from minicontainer.errors import CommandNotFound, Error
 from minicontainer.paths import Paths
 
@@ -61,7 +62,7 @@ class Task:
         code = exit_code(wait_status)
         log = self.settings.get("log")
         self.report.add("finished", code, os.path.getsize(log) if log else 0)
-        streams.close_all((process.pidfd, process.console_fd))
+        close_all((process.pidfd, process.console_fd))
         return code
 
     def stopping(self) -> bool:
@@ -89,7 +90,7 @@ def spawn(settings: dict[str, Any], fds: Sequence[int]) -> Process:
             kernel.reset_signal(signal)
         kernel.unblock_all_signals()
         os.execv("/bin/sh", ["sh", "-c", settings["command"]])
-    streams.close_all((slave,))
+    close_all((slave,))
     pidfd = kernel.pidfd_open(pid) if settings.get("pidfd", True) else -1
     return Process(pid, 0, pidfd, master)
 
@@ -162,9 +163,9 @@ def relayed(settings: dict[str, Any], report: Report) -> int | None:
 def pumped(settings: dict[str, Any], report: Report) -> int | None:
     theirs, ours = (-1, -1, -1), (-1, -1, -1)
     if not settings.get("tty"):
-        theirs, ours = streams.open_pipes(bool(settings.get("stdin")))
+        theirs, ours = open_pipes(bool(settings.get("stdin")))
     process = spawn(settings, theirs)
-    streams.close_all(theirs)
+    close_all(theirs)
     status = attach.pump(
         process,
         streams=ours,

@@ -361,6 +361,7 @@ print(*sorted(set(sys.modules) - before))
         "minicontainer.cli.mounts",
         "minicontainer.cli.options",
         "minicontainer.cli.output",
+        "minicontainer.cli.quantities",
         "minicontainer.cli.roots",
         "minicontainer.cli.run",
         "minicontainer.cli.run_options",

@@ -1,4 +1,4 @@
-"""cli/values, cli/mounts, cli/times: what the text of one flag means."""
+"""cli/quantities, cli/values, cli/mounts, cli/times: what the text of one flag means."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicontainer.cli import mounts, times, values
+from minicontainer.cli import mounts, quantities, times, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_sizes_are_read_as_docker_reads_them(text: str, count: int) -> None:
-    assert values.size(text) == count
+    assert quantities.size(text) == count
 
 
 @pytest.mark.parametrize(
@@ -50,64 +50,64 @@ def test_sizes_are_read_as_docker_reads_them(text: str, count: int) -> None:
 )  # fmt: skip
 def test_nonsense_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match=r"size|large"):
-        values.size(text)
+        quantities.size(text)
 
 
 @given(st.integers(0, 999_999), st.sampled_from("bkmgt"), st.sampled_from(["", "i"]), st.booleans())
 def test_sizes_agree_with_arithmetic(number: int, unit: str, infix: str, upper: bool) -> None:
     text = f"{number}{unit}{infix if unit != 'b' else ''}"
-    assert values.size(text.upper() if upper else text) == number << 10 * "bkmgt".index(unit)
+    assert quantities.size(text.upper() if upper else text) == number << 10 * "bkmgt".index(unit)
 
 
 @given(st.text(max_size=20))
 def test_any_text_is_a_size_or_refused(text: str) -> None:
     try:
-        assert 0 <= values.size(text) < 1 << 63
+        assert 0 <= quantities.size(text) < 1 << 63
     except ValueError as reason:
         assert str(reason)
 
 
 @given(st.decimals(0, 100000, places=3))
 def test_fractions_of_sizes_are_exact(number: Any) -> None:
-    assert values.size(f"{number}k") == int(number * 1024)
+    assert quantities.size(f"{number}k") == int(number * 1024)
 
 
 def test_memory_names_the_accepted_range() -> None:
-    assert values.memory("0") is None
-    assert values.memory("6m") == 6 << 20
+    assert quantities.memory("0") is None
+    assert quantities.memory("6m") == 6 << 20
     for text in ("-1x", "5m", "1", ""):
         with pytest.raises(ValueError, match="accepted from 6m"):
-            values.memory(text)
-    assert values.memory_swap("-1") == -1
-    assert values.memory_swap("64m") == 64 << 20
+            quantities.memory(text)
+    assert quantities.memory_swap("-1") == -1
+    assert quantities.memory_swap("64m") == 64 << 20
     with pytest.raises(ValueError, match="-1 for no limit"):
-        values.memory_swap("-2")
+        quantities.memory_swap("-2")
 
 
 def test_cpus_go_from_a_hundredth_to_the_hosts() -> None:
     host = os.cpu_count() or 1
-    assert values.cpus("0.5") == 500_000_000
-    assert values.cpus("0.01") == 10_000_000
-    assert values.cpus(str(host)) == host * 10**9
+    assert quantities.cpus("0.5") == 500_000_000
+    assert quantities.cpus("0.01") == 10_000_000
+    assert quantities.cpus(str(host)) == host * 10**9
     for text in ("0", "0.009", str(host + 1), f"{host}.000001", "-1", "x", "", "1/2", "nan"):
         with pytest.raises(ValueError, match=f"accepted from 0.01 to {host}"):
-            values.cpus(text)
+            quantities.cpus(text)
 
 
 @pytest.mark.parametrize("text", ["0", "0-3", "0,2,4-5", "007"])
 def test_lists_of_cpus_are_taken(text: str) -> None:
-    assert values.cpuset(text) == text
+    assert quantities.cpuset(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "a", "0-", "-1", "3-1", "0,,1", "1-2-3", "0 1", "²"])
 def test_other_lists_of_cpus_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="0-2,7"):
-        values.cpuset(text)
+        quantities.cpuset(text)
 
 
 @given(st.integers(-(10**25), 10**25))
 def test_whole_numbers_keep_to_their_range(number: int) -> None:
-    parse = values.integer(-1000, 1000)
+    parse = quantities.integer(-1000, 1000)
     if -1000 <= number <= 1000:
         assert parse(str(number)) == number
     else:
@@ -118,9 +118,9 @@ def test_whole_numbers_keep_to_their_range(number: int) -> None:
 @pytest.mark.parametrize(
     ("parse", "good", "bad"),
     [
-        (values.pids_limit, {"-1": -1, "0": 0, "100": 100}, ["-2", "1.5", "", "4194305", "ten"]),
-        (values.stop_timeout, {"-1": -1, "0": 0, "10": 10}, ["-2", "1s", ""]),
-        (values.cpu_quota, {"-1": -1, "0": 0, "50000": 50000}, ["999", "-2", "x"]),
+        (quantities.pids_limit, {"-1": -1, "0": 0, "100": 100}, ["-2", "1.5", "", "4194305"]),
+        (quantities.stop_timeout, {"-1": -1, "0": 0, "10": 10}, ["-2", "1s", ""]),
+        (quantities.cpu_quota, {"-1": -1, "0": 0, "50000": 50000}, ["999", "-2", "x"]),
         (values.name, {"a": "a", "Web_1.x-y": "Web_1.x-y", "/a": "a"},
          ["", "/", "-a", ".a", "_a", "a b", "a/b", "é", "a\n", "a" * 129]),
         (values.hostname, {"a": "a", "a.b-c": "a.b-c"}, ["", "-a", "a b", "ä", "a" * 65, "a\0"]),
