@@ -7,16 +7,6 @@ start; a start only writes, so writing does without it.  The output is what `jso
 
 from __future__ import annotations
 
-try:
-    from _json import encode_basestring as _encode
-except ImportError:  # another Python implementation
-
-    def _encode(text: str, /) -> str:
-        import json
-
-        return json.dumps(text, ensure_ascii=False)
-
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -24,6 +14,8 @@ if TYPE_CHECKING:
 
 def string(text: str) -> str:
     """`text` as a JSON string literal, non-ASCII kept, lone surrogates escaped."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
     literal = _encode(text)
     if literal.isascii():
         return literal
@@ -31,6 +23,16 @@ def string(text: str) -> str:
         f"\\u{ord(character):04x}" if "\ud800" <= character <= "\udfff" else character
         for character in literal
     )
+
+
+def _encode(text: str) -> str:
+    try:
+        from _json import encode_basestring
+    except ImportError:  # another Python implementation
+        import json
+
+        return json.dumps(text, ensure_ascii=False)
+    return encode_basestring(text)
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

@@ -61,6 +61,18 @@ def rootfs() -> Iterator[str]:
         shutil.rmtree(base)
 
 
+@pytest.fixture(scope="module")
+def shared_engine(rootfs: str) -> Iterator[Engine]:
+    """One engine for all tests of a module, for those that only look at what it runs."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    engine = Engine(rootfs)
+    yield engine
+    left = engine.close()
+    if left:
+        pytest.fail("left behind after rm --all --force:\n  " + "\n  ".join(left), pytrace=False)
+
+
 @pytest.fixture
 def make_engine(rootfs: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Engine]]:
     """A function that makes engines; what any of them leaves behind fails the test."""

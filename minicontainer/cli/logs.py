@@ -72,10 +72,6 @@ def _tail(text: str) -> int | None:
     return None if count < 0 else count
 
 
-def _nanoseconds(text: str) -> int:
-    return int(times.moment(text) * 1e9)
-
-
 COMMANDS = (
     Command(
         "logs",
@@ -85,8 +81,10 @@ COMMANDS = (
             flag("-f, --follow", "go on until the container ends"),
             flag("-t, --timestamps", "the time (UTC) before each line"),
             Option("-n, --tail", _tail, "only the last N lines, or all", "N"),
-            Option("--since", _nanoseconds, "from this time on (RFC 3339, or 10m: ago)", "TIME"),
-            Option("--until", _nanoseconds, "up to this time", "TIME"),
+            Option(
+                "--since", times.nanoseconds, "from this time on (RFC 3339, or 10m: ago)", "TIME"
+            ),
+            Option("--until", times.nanoseconds, "up to this time", "TIME"),
             flag("--details", "attributes of the log's driver (ours has none)"),
         ),
         perform=logs,

@@ -6,6 +6,7 @@ import time
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_SECOND = 10**9
 
 
 def moment(text: str, now: float | None = None) -> float:
@@ -13,12 +14,18 @@ def moment(text: str, now: float | None = None) -> float:
 
     Raises ValueError.
     """
+    return nanoseconds(text, now) / 1e9
+
+
+def nanoseconds(text: str, now: float | None = None) -> int:
+    """The same in nanoseconds, exactly: a time that we printed means what it was."""
     try:
         if text.replace(".", "", 1).isdecimal() and text.isascii():
-            return float(text)
+            seconds, _, fraction = text.partition(".")
+            return int(seconds or "0") * _SECOND + _fraction(fraction)
         if text[:1].isdecimal() and text[-1:] in "smh":
-            return (time.time() if now is None else now) - duration(text)
-        return rfc3339(text)
+            return int(((time.time() if now is None else now) - duration(text)) * 1e9)
+        return _rfc3339(text)
     except ValueError:
         raise ValueError(
             "expected a time such as 2026-11-23T10:45:56Z, unix seconds, or an age such as 1h30m"
@@ -46,12 +53,16 @@ def rfc3339(text: str) -> float:
 
     Raises ValueError.
     """
+    return _rfc3339(text) / 1e9
+
+
+def _rfc3339(text: str) -> int:
     import datetime
 
     stamp = text.strip()
     day, separator, clock = stamp.partition("T") if "T" in stamp else stamp.partition(" ")
     if not separator:
-        return datetime.datetime.fromisoformat(_ascii(day)).timestamp()
+        return int(datetime.datetime.fromisoformat(_ascii(day)).timestamp()) * _SECOND
     zone = ""
     if clock[-1:] in ("Z", "z"):
         clock, zone = clock[:-1], "+00:00"
@@ -60,8 +71,14 @@ def rfc3339(text: str) -> float:
     clock, _, fraction = clock.partition(".")
     if fraction and not (fraction.isascii() and fraction.isdecimal()):
         raise ValueError("bad fraction of a second")
+    rest = _fraction(fraction)
     whole = datetime.datetime.fromisoformat(_ascii(f"{day}T{clock}{zone}"))
-    return whole.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+    return int(whole.timestamp()) * _SECOND + rest
+
+
+def _fraction(digits: str) -> int:
+    """The nanoseconds of the digits behind a decimal point."""
+    return int(digits[:9].ljust(9, "0"))
 
 
 def _ascii(text: str) -> str:

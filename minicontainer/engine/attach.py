@@ -19,6 +19,7 @@ from minicontainer.engine import streams as standard
 from minicontainer.engine.caller import Caller, follow_signal
 from minicontainer.engine.pipes import close_all
 from minicontainer.errors import Error, InvalidState, NotFound
+from minicontainer.primitives import terminal
 from minicontainer.steps import step
 
 TYPE_CHECKING = False
@@ -102,6 +103,12 @@ def _recorded_code(container: Container) -> int | None:
     except NotFound:
         return None
     return container.exit_code if container.status == "exited" else None
+
+
+def console_size() -> dict[str, int] | None:
+    """The size of our terminal as `process.consoleSize` of a config; None without one."""
+    found = terminal.size(terminal.of_streams())
+    return None if found is None else {"height": found[0], "width": found[1]}
 
 
 def relay(

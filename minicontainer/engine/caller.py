@@ -113,7 +113,7 @@ class Caller:
         self._from_terminal = stdin and os.isatty(0)
         keys = parse_detach_keys(DETACH_KEYS if detach_keys is None else detach_keys)
         self._detach = DetachKeys(keys if self._from_terminal else b"")
-        self._window_fd = next((fd for fd in (0, 1) if tty and os.isatty(fd)), -1)
+        self._window_fd = terminal.of_streams() if tty else -1
         self._raw = terminal.raw(0) if tty and self._from_terminal else None
         self._wanted = {*signals, kernel.SIGWINCH, kernel.SIGCONT}
         self._signals: polling.Signals | None = None
@@ -156,7 +156,7 @@ class Caller:
 
         redraw: twice, as a program draws its screen again only when the size has changed.
         """
-        found = terminal.size(self._window_fd) if self._window_fd >= 0 else None
+        found = terminal.size(self._window_fd)
         if found is None:
             return
         if redraw:

@@ -13,6 +13,7 @@ import stat
 from contextlib import ExitStack
 
 from minicontainer import kernel
+from minicontainer.engine import userids
 from minicontainer.primitives import trees
 from minicontainer.steps import step
 
@@ -41,19 +42,27 @@ def diff(container: Container) -> list[tuple[str, str]]:
     copied = os.path.isdir(copy)
     upper = copy if copied else container.paths.upper(container.id)
     flags = kernel.O_PATH | kernel.O_DIRECTORY | kernel.O_CLOEXEC
+    # In a user namespace owners are mapped: not those of the source.
+    owners = os.geteuid() == 0
+    linux = userids.mappings(container.paths.config(container.id))
+    if userids.has_ranges(linux):
+        userids.enter(linux)
     with step("compare the files of container %s", container.name), ExitStack() as stack:
         fds = []
         for path in (upper, container.options["rootfs"]):
             fds.append(kernel.open(path, flags))
             stack.callback(kernel.close, fds[-1])
-        found = compare(fds[0], fds[1:], whole=copied)
+        found = compare(fds[0], fds[1:], whole=copied, owners=owners)
     return [(found[path], path) for path in sorted(found)]
 
 
-def compare(upper_fd: int, lower_fds: Sequence[int], *, whole: bool) -> dict[str, str]:
+def compare(
+    upper_fd: int, lower_fds: Sequence[int], *, whole: bool, owners: bool = True
+) -> dict[str, str]:
     """path -> A, C or D: what the upper directory changes in the layers, topmost first.
 
     whole: the upper directory is all there is now; what it lacks has been deleted.
+    owners: whether another owner is a change.
     """
     found: dict[str, str] = {}
     filled = set()  # files that are not empty
@@ -74,7 +83,7 @@ def compare(upper_fd: int, lower_fds: Sequence[int], *, whole: bool) -> dict[str
                 continue
             if old is None:
                 found[path] = ADDED
-            elif _differs(entry.directory_fd, new, lower.fd, old, entry.name):
+            elif _differs(entry, lower.fd, old, owners):
                 found[path] = CHANGED
             if stat.S_ISDIR(new.st_mode):
                 lower.down(entry.name)
@@ -168,7 +177,8 @@ class _Lower:
             except OSError as failure:
                 if failure.errno == errno.ENOENT:
                     continue
-                if failure.errno in (errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+                # EACCES: an ordinary user's container did not see into it either.
+                if failure.errno in (errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES):
                     break
                 raise
             entered.append(place)
@@ -197,12 +207,14 @@ def _is_opaque(fd: int) -> bool:
     return False
 
 
-def _differs(new_fd: int, new: os.stat_result, old_fd: int, old: os.stat_result, name: str) -> bool:
-    """Whether the entry `name` of one directory is no longer what it was in the other."""
+def _differs(entry: trees.Entry, old_fd: int, old: os.stat_result, owners: bool) -> bool:
+    """Whether an entry is no longer what the directory `old_fd` has under its name."""
+    new: os.stat_result = entry.status
+    new_fd: int = entry.directory_fd
+    name: str = entry.name
     if (new.st_mode, new.st_rdev) != (old.st_mode, old.st_rdev):
         return True
-    # In a user namespace owners are mapped: not those of the source.
-    if os.geteuid() == 0 and (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+    if owners and (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
         return True
     if stat.S_ISDIR(new.st_mode):
         return False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
 from minicontainer import kernel
 from minicontainer.engine import records, run, task
 from minicontainer.engine.records import Container
-from minicontainer.errors import Conflict, Error, InvalidState
+from minicontainer.errors import Conflict, Error, InvalidState, KernelError
 from minicontainer.primitives import cgroups
 from minicontainer.runtime import state as facts
 from minicontainer.steps import step
@@ -65,8 +66,16 @@ def _kill_all(container: Container) -> None:
     """SIGKILL to the first process, which takes its pid namespace along, and to the cgroup."""
     container.signal(kernel.SIGKILL)
     group = container.group()
-    if group is not None and container.options.get("pid"):
+    if group is None:
+        return
+    if container.options.get("pid"):
         group.kill()
+    elif group.frozen():
+        try:
+            group.thaw()  # cgroup v1 keeps even the killed frozen
+        except KernelError as failure:
+            if failure.errno != errno.ENOENT:  # cgroup v2 does not: it is gone already
+                raise
 
 
 def _wait_for_end(container: Container, deadline: float | None) -> bool:
@@ -202,8 +211,6 @@ def remove(container: Container, force: bool = False, volumes: bool = False) -> 
                 hint="stop it first, or force the removal with -f",
             )
         _mark_stopped(container)
-        if container.status == "paused":
-            _group(container, "removing").thaw()
         _kill_all(container)
         _wait_for_end(container, time.monotonic() + END_SECONDS)
         _wait_for_monitor(container)

@@ -50,7 +50,7 @@ def execute(container: Container, request: dict[str, Any]) -> int:
 
 
 def _as_exec(failure: Error) -> Error:
-    """An unknown user or a bad working directory is 126 in exec, 125 in run."""
+    """An unknown user is 126 in exec, 125 in run."""
     if isinstance(failure, UsageError):
         failure.exit_code = 126
     return failure
@@ -64,6 +64,8 @@ def _process(container: Container, request: dict[str, Any]) -> dict[str, Any]:
         [] if config["process"].get("terminal") or not request["tty"] else ["TERM=xterm"]
     )
     process["env"] = merge_env(env, request.get("env") or [])
+    if request["tty"]:
+        process["consoleSize"] = attach.console_size()
     if request.get("workdir"):
         process["cwd"] = request["workdir"]
     if request.get("privileged"):

@@ -92,7 +92,7 @@ def sizes(container: Container) -> tuple[int, int]:
 
 
 def _measure(path: str | None) -> int:
-    """The bytes below a directory; those that we may not read, or that are gone, do not count."""
+    """The bytes below a directory; 0 when it is gone."""
     if not path:
         return 0
     flags = kernel.O_RDONLY | kernel.O_DIRECTORY | kernel.O_CLOEXEC

@@ -15,7 +15,6 @@ from minicontainer import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal
     from collections.abc import Callable, Iterable
     from typing import Protocol
 
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
         def ready(self, happened: int) -> None:
             """Called with the events that came; must bear one that is already over."""
-else:
-    import _signal
+
 
 CHUNK_BYTES = 1 << 16
 # At most this much is left in a pipe when its writers have died (/proc/sys/fs/pipe-max-size).
@@ -59,14 +57,12 @@ def forwarded_signals(*, terminal: bool) -> tuple[int, ...]:
     Those ignored since our start stay ignored: nohup(1) means the container too.
     terminal: we read from a terminal; then TTIN and TTOU keep their meaning for job control.
     """
-    kept = (*_NOT_FORWARDED, kernel.SIGTTIN, kernel.SIGTTOU) if terminal else _NOT_FORWARDED
-    numbers = (*range(1, 32), *range(kernel.SIGRTMIN, kernel.SIGRTMAX + 1))
-    return tuple(number for number in numbers if number not in kept and not _is_ignored(number))
-
-
-def _is_ignored(signal: int) -> bool:
     # CPython itself ignores XFSZ, for the sake of an EFBIG.
-    return signal != kernel.SIGXFSZ and _signal.getsignal(signal) == _signal.SIG_IGN
+    kept = {*_NOT_FORWARDED, *kernel.ignored_signals()} - {kernel.SIGXFSZ}
+    if terminal:
+        kept |= {kernel.SIGTTIN, kernel.SIGTTOU}
+    numbers = (*range(1, 32), *range(kernel.SIGRTMIN, kernel.SIGRTMAX + 1))
+    return tuple(number for number in numbers if number not in kept)
 
 
 class Loop:

@@ -49,12 +49,20 @@ def run(paths: Paths, options: dict[str, Any]) -> int:
     """Create a container, run it in the foreground, and give the command's exit code."""
     made = _create(paths, options)
     try:
-        if options.get("tty") or (options.get("interactive") and os.isatty(0)):
+        if _may_be_left(options):
             return _relayed(made, options.get("detach_keys"), stdin=bool(options["interactive"]))
         return _supervised(made)
     except BaseException:
         _discard_failed(made)
         raise
+
+
+def _may_be_left(options: dict[str, Any]) -> bool:
+    """Whether the caller may go before the container: by the detach keys, or by a signal that is
+    not for the container."""
+    if options.get("tty") or not options.get("sig_proxy", True):
+        return True
+    return bool(options.get("interactive")) and os.isatty(0)
 
 
 def start(paths: Paths, container: records.Container) -> None:
@@ -115,7 +123,8 @@ def _create(paths: Paths, options: dict[str, Any]) -> task.Task:
             hint="remove it when the container that it names is gone",
         )
     container_id = records.new_id()
-    host = surroundings.gather(paths, options, cgroups.detect())
+    layout = cgroups.detect()
+    host = surroundings.gather(paths, options, layout)
     config = bundle.compose(container_id, options, paths=paths, host=host)
     durable = not options.get("rm")
     name = ""
@@ -136,7 +145,9 @@ def _create(paths: Paths, options: dict[str, Any]) -> task.Task:
     except BaseException:
         _unstage(paths, container_id, name, lock_fd)
         raise
-    return task.Task(paths, record, config, lock_fd)
+    made = task.Task(paths, record, config, lock_fd)
+    made.layout = layout
+    return made
 
 
 def _fill(
@@ -162,9 +173,10 @@ def _fill(
 def _unstage(paths: Paths, container_id: str, name: str, lock_fd: int) -> None:
     from minicontainer.primitives import trees
 
-    if name:
+    if os.path.isdir(paths.container(container_id)):
+        task.discard(paths, container_id, name)
+    elif name:
         records.release_name(paths, name, container_id)
-    task.discard(paths, container_id, name)
     tmp_fd = kernel.open(paths.tmp, kernel.O_RDONLY | kernel.O_DIRECTORY | kernel.O_CLOEXEC)
     try:
         trees.remove_tree(tmp_fd, container_id)
@@ -174,9 +186,12 @@ def _unstage(paths: Paths, container_id: str, name: str, lock_fd: int) -> None:
 
 
 def _discard_failed(made: task.Task) -> None:
-    """A start that failed leaves the container, as Docker does, but for --rm."""
+    """A start that failed leaves the container, as Docker does, but for --rm.
+
+    One that runs all the same has only lost its monitor.
+    """
     made.unlock()
-    if made.options.get("rm"):
+    if made.options.get("rm") and not records.Container(made.paths, made.id).running:
         task.discard(made.paths, made.id, made.record["name"])
         task.reap_if_worthwhile(made.paths, made.id)
 
@@ -229,22 +244,20 @@ def _relayed(made: task.Task, detach_keys: str | None, *, stdin: bool) -> int:
     """Have a monitor forked with one client attached already, and be that client."""
     from minicontainer.engine import attach
 
+    if made.options.get("tty"):
+        made.config["process"]["consoleSize"] = attach.console_size()
     own_end, client_fd = kernel.socketpair(kernel.SOCK_STREAM)
     try:
         _spawn_monitor(made, client_fd)
     finally:
         kernel.close(client_fd)
     options = made.options
-
-    def forward(number: int) -> None:
-        records.Container(made.paths, made.id).signal(number)
-
     code = attach.relay(
         own_end,
         tty=bool(options.get("tty")),
         stdin=stdin,
         detach_keys=detach_keys,
-        forward=forward if options.get("sig_proxy", True) else None,
+        forward=bool(options.get("sig_proxy", True)),
     )
     return code or 0
 

@@ -41,6 +41,7 @@ class Task:
         self.restarts = 0
         self.running_dir = paths.run(self.id)
         self.creation: lifecycle.Creation | None = None
+        self.layout: cgroups.Layout | None = None  # what `detect` said a moment ago, if it did
 
     # ---------------------------------------------------------- what the monitor calls
 
@@ -65,9 +66,14 @@ class Task:
         try:
             if self.creation is None:
                 self.begin(streams)
-            process = self._create(streams)
+            assert self.creation is not None
             self.started_at = times.now()
-            self._save_state(process.pid, process.start_time)
+            pid = self.creation.pid
+            if pid:
+                self._save_state(pid, procfs.start_time(pid))
+            process = self._create(streams)
+            if process.pid != pid:
+                self._save_state(process.pid, process.start_time)
             if self.options.get("pidfile"):
                 with step("write the pid file %s", self.options["pidfile"]):
                     commits.replace(self.options["pidfile"], str(process.pid))
@@ -151,7 +157,7 @@ class Task:
                 os.makedirs(source, 0o755)
 
     def _make_group(self) -> None:
-        layout = cgroups.detect()
+        layout = self.layout or cgroups.detect()
         self.group = None
         resources = self.config["linux"].get("resources") or {}
         asked = self.options
@@ -290,7 +296,8 @@ class Task:
         if self.group is None:
             return
         try:
-            if not self.group.empty():
+            # With a pid namespace of its own, all have ended with the first process.
+            if self.options.get("pid") and not self.group.empty():
                 self.group.kill()
             self.group.delete()
         except (Error, OSError) as failure:

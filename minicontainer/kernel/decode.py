@@ -52,6 +52,7 @@ SIGNATURES = {
     "killpg": "int sig",
     "lchown": "path int int",
     "link": "path path",
+    "loopback_up": "",
     "memfd_create": "path MFD_",
     "mkdir": "path mode",
     "mkfifo": "path mode",

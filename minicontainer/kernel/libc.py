@@ -115,17 +115,24 @@ def library(name: str, types: str) -> Callable[..., int]:
         function = _Function(dlsym(_library, name))
     except OSError:
         return _missing
-    function.argtypes = [_TYPES[letter] for letter in types]
-    function.errcheck = _check  # type: ignore[assignment]
-    return function
+    return _typed(function, types)
 
 
 def syscall(types: str) -> Callable[..., int]:
     """A system call past the C library; its number is the first argument."""
-    function = _Call(_syscall)
-    function.argtypes = [_Long, *[_TYPES[letter] for letter in types]]
-    function.errcheck = _check  # type: ignore[assignment]
-    return function
+    return _typed(_Call(_syscall), "l" + types)
+
+
+def _typed(function: Any, types: str) -> Callable[..., int]:
+    """Declared at its first call: declaring all fifty would cost half a millisecond a start."""
+
+    def call(*arguments: object) -> int:
+        if function.errcheck is not _check:
+            function.argtypes = [_TYPES[letter] for letter in types]
+            function.errcheck = _check
+        return int(function(*arguments))
+
+    return call
 
 
 def _missing(*arguments: object) -> NoReturn:

@@ -20,6 +20,7 @@ else:
 __all__ = [
     "block_signals",
     "ignore_signal",
+    "ignored_signals",
     "read_signalfd",
     "reset_signal",
     "signal_number",
@@ -69,6 +70,12 @@ def block_signals(signals: Iterable[int]) -> None:
 def unblock_all_signals() -> None:
     """Leave no signal blocked."""
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def ignored_signals() -> list[int]:
+    """The signals that this process ignores, by inheritance or because CPython wants it so."""
+    ignored = _signal.SIG_IGN
+    return [int(one) for one in _signal.valid_signals() if _signal.getsignal(one) == ignored]
 
 
 def reset_signal(signal: int) -> None:

@@ -11,8 +11,9 @@ def replace(path: str, text: str, *, durable: bool = False, mode: int = 0o600) -
     """Replace the file `path`: a reader sees the old text or the new one, never a part.
 
     durable: it is on the disk when this returns. Raises OSError; the old text is then intact.
+    Several may replace it at once: the last one stays.
     """
-    new = f"{path}.new"
+    new = f"{path}.{os.urandom(4).hex()}.new"
     flags = kernel.O_WRONLY | kernel.O_CREAT | kernel.O_TRUNC | kernel.O_CLOEXEC
     fd = kernel.open(new, flags, mode)
     try:
@@ -21,12 +22,12 @@ def replace(path: str, text: str, *, durable: bool = False, mode: int = 0o600) -
             data = data[kernel.write(fd, data) :]
         if durable:
             kernel.fsync(fd)
+        kernel.rename(new, path)
     except OSError:
         kernel.unlink(new)
         raise
     finally:
         kernel.close(fd)
-    kernel.rename(new, path)
     if durable:
         sync_directory(os.path.dirname(path) or ".")
 

@@ -66,7 +66,7 @@ def _make_node(parent_fd: int, name: str, device: Device) -> None:
 
 
 def _bind_node(parent_fd: int, name: str, device: Device) -> None:
-    source = device.get("source", device["path"])
+    source: str = device.get("source") or device["path"]
     found = os.stat(source)
     if (os.major(found.st_rdev), os.minor(found.st_rdev)) != (device["major"], device["minor"]):
         raise Error(f"{source} of the host is not device {device['major']}:{device['minor']}")

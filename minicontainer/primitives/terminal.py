@@ -81,6 +81,11 @@ def _in_background(fd: int) -> bool:
         return False
 
 
+def of_streams() -> int:
+    """Which of our standard streams is the terminal we run on; -1 if none is."""
+    return next((fd for fd in (0, 1) if os.isatty(fd)), -1)
+
+
 def size(fd: int) -> tuple[int, int] | None:
     """(rows, columns) of a terminal; None for anything else, and for one that has no size yet."""
     try:

@@ -29,6 +29,8 @@ Entry = namedtuple("Entry", "path directory_fd name status leaving")
 _ITSELF = kernel.O_NOFOLLOW | kernel.O_CLOEXEC
 # A FIFO must not make us wait, a terminal not become ours; openat2 refuses both with O_PATH.
 _AT_ONCE = kernel.O_NONBLOCK | kernel.O_NOCTTY
+# Vanished, replaced by something else, a mount point.
+_NOT_ENTERED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
 
 
 class Place:
@@ -111,14 +113,20 @@ def _mount_id(fd: int) -> str:
 
 
 def walk(
-    top_fd: int, *, cross: bool = True, skip: Collection[tuple[int, int]] = ()
+    top_fd: int,
+    *,
+    cross: bool = True,
+    skip: Collection[tuple[int, int]] = (),
+    lenient: bool = False,
 ) -> Iterator[Entry]:
     """Every entry below the directory `top_fd`, in the order of names, a directory before and
     after what it contains.
 
     skip: identities of directories that are shown but not entered; so are mount points unless
-    `cross`.  What vanishes meanwhile is left out.  Raises OSError for what cannot be read.
+    `cross`, and what we may not read if `lenient`.  What vanishes meanwhile is left out.
+    Raises OSError for what cannot be read.
     """
+    closed = (errno.EACCES, *_NOT_ENTERED) if lenient else _NOT_ENTERED
     with Place(top_fd, cross=cross) as place:
         waiting = [_names(place.fd)]
         entered: list[Entry] = []
@@ -136,7 +144,7 @@ def walk(
             yield entry
             if not stat.S_ISDIR(entry.status.st_mode):
                 continue
-            if identity(entry.status) not in skip and _enter(place, name):
+            if identity(entry.status) not in skip and _enter(place, name, closed):
                 entered.append(entry)
                 waiting.append(_names(place.fd))
             else:
@@ -156,21 +164,24 @@ def _look(directory_fd: int, name: str, above: str) -> Entry | None:
     return Entry(f"{above}/{name}" if above else name, directory_fd, name, status, False)
 
 
-def _enter(place: Place, name: str) -> bool:
+def _enter(place: Place, name: str, closed: tuple[int, ...]) -> bool:
     try:
         place.down(name)
     except OSError as failure:
-        if failure.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
-            return False
-        raise
+        if failure.errno not in closed:
+            raise
+        return False
     return True
 
 
 def measure(top_fd: int, *, cross: bool = False) -> int:
-    """The bytes of all files below the directory `top_fd`, each counted once."""
+    """The bytes of all files below the directory `top_fd`, each counted once.
+
+    What is in directories that we may not read does not count.
+    """
     seen = set()
     total = 0
-    for entry in walk(top_fd, cross=cross):
+    for entry in walk(top_fd, cross=cross, lenient=True):
         if stat.S_ISDIR(entry.status.st_mode):
             continue
         if entry.status.st_nlink > 1:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 
 from minicontainer import kernel, steps
-from minicontainer.errors import InvalidState
+from minicontainer.errors import CommandNotInvocable, Error, InvalidState
 from minicontainer.kernel import procfs
 from minicontainer.primitives import devices, namespaces
 from minicontainer.runtime import process as last_hop
@@ -111,7 +111,7 @@ def _stage(request: Request, parent_end: int) -> NoReturn:
         _join(request.namespaces)
         process = last_hop.identify(request.process, request.user, request.groups)
         user = process["user"]
-        last_hop.enter_directory(process.get("cwd", "/"))
+        _enter_directory(process.get("cwd", "/"))
         master_fd, slave_fd = _terminal(process)
         if slave_fd < 0:
             last_hop.use_streams(request.streams)
@@ -130,6 +130,14 @@ def _stage(request: Request, parent_end: int) -> NoReturn:
         os._exit(125)
 
 
+def _enter_directory(cwd: str) -> None:
+    """The working directory was chosen for this command: it is the command that cannot run."""
+    try:
+        last_hop.enter_directory(cwd)
+    except Error as failure:
+        raise CommandNotInvocable(str(failure)) from failure
+
+
 def _fork_command(
     request: Request, process: dict[str, Any], path: str, slave_fd: int, master_fd: int
 ) -> NoReturn:
@@ -142,7 +150,7 @@ def _fork_command(
     kernel.setsid()
     if slave_fd >= 0:
         with step("take the terminal"):
-            last_hop.take_terminal(slave_fd)
+            last_hop.take_terminal(slave_fd, process)
     last_hop.reset_signals()
     # seccomp with no_new_privs is loaded here, as the last thing.
     last_hop.close_above(request.channel_fd)

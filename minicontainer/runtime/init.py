@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 
 from minicontainer import kernel, steps
-from minicontainer.kernel import netlink
 from minicontainer.primitives import mounts, namespaces, overlay, rootfs, sysctls
 from minicontainer.runtime import process as last_hop
 from minicontainer.runtime import sync
@@ -120,7 +119,7 @@ def _build(launch: Launch) -> dict[str, Any]:
     _set_host_names(config, kinds)
     if "network" in kinds and not any(kind == "network" for kind, _ in launch.joined):
         with step("bring the loopback interface up"):
-            netlink.link_up()
+            kernel.loopback_up()
     _set_sysctls(config)
     root = _build_root(launch, owned)
     process = last_hop.identify(config["process"], launch.user, launch.groups)
@@ -209,7 +208,7 @@ def _build_root(launch: Launch, owned: bool) -> rootfs.Root:
 def _take_streams(launch: Launch, root: rootfs.Root, user: dict[str, Any]) -> None:
     if root.slave_fd >= 0:
         with step("take the terminal"):
-            last_hop.take_terminal(root.slave_fd)
+            last_hop.take_terminal(root.slave_fd, launch.config["process"])
     else:
         last_hop.use_streams(launch.streams)
     last_hop.own_streams(user["uid"], user["gid"])

@@ -55,6 +55,11 @@ class Creation:
         kernel.close(launch.channel_fd)
         launch.channel_fd = -1
 
+    @property
+    def pid(self) -> int:
+        """The first process, 0 while a user namespace is being made for it."""
+        return 0 if self._launch.flags & kernel.CLONE_NEWUSER else self._pids[-1]
+
     def finish(self) -> Process:
         """Wait until the process stands ready. Raises the Error that it met; then it is gone."""
         pids = self._pids

@@ -167,15 +167,19 @@ def _check(path: str, name: str) -> None:
 
 
 def reset_signals() -> None:
-    """Every signal deliverable and at its default: CPython ignores SIGPIPE and SIGXFSZ."""
-    for signal in (kernel.SIGPIPE, kernel.SIGXFSZ):
+    """Every signal deliverable and at its default: a shell or nohup(1) may have had us ignore
+    some, and CPython itself ignores SIGPIPE and SIGXFSZ."""
+    for signal in kernel.ignored_signals():
         kernel.reset_signal(signal)
     kernel.unblock_all_signals()
 
 
-def take_terminal(slave_fd: int) -> None:
-    """Make the terminal the controlling one of our session and our three standard streams."""
+def take_terminal(slave_fd: int, process: Process) -> None:
+    """Make the terminal, in `consoleSize`, the controlling one of our session and our streams."""
     kernel.set_controlling_terminal(slave_fd)
+    size = process.get("consoleSize")
+    if size:
+        kernel.set_window_size(slave_fd, size["height"], size["width"])
     use_streams((slave_fd, slave_fd, slave_fd))
 
 

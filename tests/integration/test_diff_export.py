@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -11,6 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.runner import Engine, wait_until
+from tests.support.users import UserEngine, scratch_is_open
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
 
 pytestmark = pytest.mark.root
 
@@ -201,18 +208,55 @@ def test_unknown_containers_are_one_clear_error(engine: Engine) -> None:
     assert "No such container: nobody" in engine.fails(1, "export", "nobody")
 
 
-def test_an_ordinary_user_exports_and_compares(user_engine: Engine) -> None:
-    engine = user_engine
+@pytest.mark.parametrize("subids", [False, True], ids=["one id", "a range of ids"])
+def test_an_ordinary_user_exports_and_compares(
+    make_engine: Callable[..., Engine], subids: bool
+) -> None:
+    if not scratch_is_open() or (subids and not shutil.which("newuidmap")):
+        pytest.skip("needs an open scratch directory and newuidmap")
+    engine = make_engine(UserEngine, subids=subids)
     own = os.path.join(engine.base, "rootfs")
     subprocess.run(["cp", "-a", engine.rootfs, own], check=True)
     subprocess.run(["chown", "-hR", "31415:31415", own], check=True)
     engine.rootfs = own
-    assert changed(engine, "echo x > /new; rm /etc/group; rm -r /usr; mkdir /usr") == [
+    script = "echo x > /new; rm /etc/group; rm -r /usr; mkdir /usr; mkdir /o; echo > /o/f"
+    if subids:
+        script += "; chown -R 1000:1000 /o; chmod 700 /o"
+    assert changed(engine, script) == [
         "C /etc",
         "D /etc/group",
         "A /new",
+        "A /o",
+        "A /o/f",
         "C /usr",
         "D /usr/bin",
     ]
     members = export(engine, "box")
     assert "new" in members and "etc/group" not in members and "usr/bin" not in members
+    assert members["o"].uid == 1000 * subids and "o/f" in members
+    engine.ok("start", "box")
+    assert "o/f" in export(engine, "box")
+    assert "MB" in engine.ok("ps", "-a", "--size")
+
+
+def test_an_ordinary_user_exports_the_hosts_tree(user_engine: Engine) -> None:
+    """Without overlays of / each top directory of the host is an overlay of its own."""
+    engine = user_engine
+    engine.rootfs = "/"
+    script = "echo x > /tmp/new; rm -f /tmp/never; cd /; echo done"
+    engine.detach("--name", "box", "--tmpfs", "/mnt", command=["sh", "-c", f"{script}; sleep 1000"])
+    wait_until(lambda: "done" in engine.ok("logs", "box"))
+    assert "A /tmp/new" in engine.ok("diff", "box").splitlines()
+    process = engine.popen("export", "box", stdin=subprocess.DEVNULL)
+    assert process.stdout is not None
+    with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+        names = []
+        # It ends at the first file that this user may not read.
+        with contextlib.suppress(tarfile.ReadError):
+            for info in tar:
+                names.append(info.name)
+                if len(names) == 500:
+                    break
+    process.stdout.close()
+    process.wait(20)
+    assert any("/" in name for name in names)

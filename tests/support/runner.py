@@ -202,6 +202,23 @@ class Engine:
 
         wait_until(has_it, f"{name}: {status}", seconds)
 
+    def log(self, name: str) -> list[tuple[str, str]]:
+        """(stream, text) of each entry of the container's log file, read without the program."""
+        path = os.path.join(self.root, "names", name)
+        container_id = os.readlink(path) if os.path.islink(path) else name
+        path = os.path.join(self.root, "containers", container_id, f"{container_id}-json.log")
+        with open(path, encoding="utf-8") as file:
+            entries = [json.loads(line) for line in file if line.endswith("\n")]
+        return [(entry["stream"], entry["log"]) for entry in entries]
+
+    def wait_for_output(self, name: str, text: str, seconds: float = 10.0) -> None:
+        """Return once the container, of this name or whole id, has written `text` to its log."""
+        wait_until(
+            lambda: text in "".join(line for _, line in self.log(name)),
+            f"{name}: output {text!r}",
+            seconds,
+        )
+
     def processes(self) -> dict[int, str]:
         """pid -> command of every process that belongs to this engine, monitors included."""
         return census.processes(self.roots, [self.mark])
