@@ -7,6 +7,9 @@
     ├─ InvalidState         1  the container is not in the state the verb needs
     ├─ SpecError          125  a JSON pointer into config.json, and the reason
     ├─ ImageError         125  an image or layer that is refused
+    │  ├─ DigestMismatch  125  the bytes are not those that were asked for
+    │  └─ UnsupportedMedia 125 a media type, schema or compression that is not read
+    ├─ RegistryError      125  a registry refused or failed: the request, status and code
     ├─ KernelError        125  a system call failed: the attempt, the call, the errno
     │  └─ SnapshotError   125  the host refuses an overlay; a copy will do
     ├─ CommandNotInvocable 126 the command exists and cannot be executed
@@ -61,6 +64,37 @@ class SpecError(Error):
 
 class ImageError(Error):
     """An image, layer or archive is refused."""
+
+
+class DigestMismatch(ImageError):
+    """Bytes whose digest or size is not the one they were asked for by."""
+
+
+class UnsupportedMedia(ImageError):
+    """Content of a kind that is not read here; the message names the kind."""
+
+
+class RegistryError(Error):
+    """A registry refused a request or failed at it.
+
+    `method`, `url`, `status` (0: no answer came) and the registry's own `code` are kept.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str = "",
+        url: str = "",
+        status: int = 0,
+        code: str = "",
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.method = method
+        self.url = url
+        self.status = status
+        self.code = code
 
 
 class KernelError(Error):

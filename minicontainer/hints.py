@@ -13,8 +13,9 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Optional, Union
 
-    Row = str | Callable[[str, str], str | None]
+    Row = Union[str, Callable[[str, str], Optional[str]]]
 
 # The kernel that brought each call.
 _SINCE = {

@@ -119,6 +119,10 @@ class Paths:
         """Present when somebody asked for a stop: no restart policy applies."""
         return f"{self.runroot}/containers/{container_id}/stop"
 
+    def policy(self, container_id: str) -> str:
+        """The restart policy, name and number, where `update` has changed it under a monitor."""
+        return f"{self.runroot}/containers/{container_id}/policy"
+
     def lock(self, kind: str, name: str) -> str:
         """The file to flock for one object of a kind: store, container, network."""
         return f"{self.runroot}/locks/{kind}-{name}"

@@ -81,9 +81,7 @@ COMMANDS = (
             flag("-f, --follow", "go on until the container ends"),
             flag("-t, --timestamps", "the time (UTC) before each line"),
             Option("-n, --tail", _tail, "only the last N lines, or all", "N"),
-            Option(
-                "--since", times.nanoseconds, "from this time on (RFC 3339, or 10m: ago)", "TIME"
-            ),
+            Option("--since", times.nanoseconds, "from then on (RFC 3339, or 10m: ago)", "TIME"),
             Option("--until", times.nanoseconds, "up to this time", "TIME"),
             flag("--details", "attributes of the log's driver (ours has none)"),
         ),

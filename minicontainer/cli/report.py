@@ -23,7 +23,10 @@ def fail(failure: BaseException, command: Command, *, debug: bool = False) -> in
     """Tell the user about `failure` of `command`; the exit code."""
     if isinstance(failure, KeyboardInterrupt):
         return 128 + 2
-    for cause in failure.causes if isinstance(failure, SomeFailed) else [failure]:
+    causes: list[BaseException] = [failure]
+    if isinstance(failure, SomeFailed):
+        causes = list(failure.causes)
+    for cause in causes:
         tell(cause, command, debug=debug)
     return exit_code(failure, command)
 

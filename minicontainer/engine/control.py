@@ -10,7 +10,7 @@ from minicontainer import kernel
 from minicontainer.engine import records, run, task
 from minicontainer.engine.records import Container
 from minicontainer.errors import Conflict, Error, InvalidState, KernelError
-from minicontainer.primitives import cgroups
+from minicontainer.primitives import cgroups, commits
 from minicontainer.runtime import state as facts
 from minicontainer.steps import step
 
@@ -271,6 +271,8 @@ def update(container: Container, changes: dict[str, Any]) -> None:
     from minicontainer.engine import bundle, surroundings
     from minicontainer.runtime import spec
 
+    if container.options.get("rm") and changes.get("restart", {}).get("name", "no") != "no":
+        raise InvalidState(f"container {container.name} was made with --rm: it cannot be restarted")
     lock_fd = records.lock(container)
     try:
         options = {**container.options, **changes}
@@ -287,8 +289,18 @@ def update(container: Container, changes: dict[str, Any]) -> None:
         if container.running and any(name in task.LIMITS for name in changes):
             tolerate = [] if options.get("memory_swap") is not None else ["swap"]
             _group(container, "updating").update(resources, tolerate=tolerate)
+        if "restart" in changes:
+            _change_policy(container, changes["restart"])
         records.write(paths.config(container.id), config)
         container.record = {**container.record, "options": options}
         records.write(paths.record(container.id), container.record)
     finally:
         kernel.close(lock_fd)
+
+
+def _change_policy(container: Container, policy: dict[str, Any]) -> None:
+    """Tell the monitor, which has read the record when it began."""
+    if os.path.isdir(container.paths.run(container.id)):
+        with step("change the restart policy of the running container"):
+            text = f"{policy['name']} {policy['maximum']}"
+            commits.replace(container.paths.policy(container.id), text)

@@ -40,7 +40,7 @@ def execute(container: Container, request: dict[str, Any]) -> int:
     try:
         process = enter.execute(entry)
     except Error as failure:
-        raise _as_exec(failure)
+        raise _as_exec(failure) from failure.__cause__
     finally:
         for fd in streams:
             kernel.close(fd)
@@ -70,7 +70,7 @@ def _process(container: Container, request: dict[str, Any]) -> dict[str, Any]:
         process["cwd"] = request["workdir"]
     if request.get("privileged"):
         names = capabilities.names(capabilities.bounding())
-        process["capabilities"] = {kind: names for kind in ("bounding", "effective", "permitted")}
+        process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
     return process
 
 

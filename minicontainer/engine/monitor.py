@@ -61,6 +61,9 @@ if TYPE_CHECKING:
         def stopping(self) -> bool:
             """Whether a manual stop was asked for."""
 
+        def policy(self) -> Mapping[str, Any]:
+            """The restart policy as it is now: see `should_restart`."""
+
         def restarting(self, count: int, delay: float) -> None:
             """It will be started for the `count`-th time again in `delay` seconds."""
 
@@ -113,7 +116,6 @@ def supervise(
     attach_path: str | None,
     client_fd: int = -1,
     local: streams.LocalStreams | None = None,
-    policy: Mapping[str, Any],
     signals: bool,
     report: Callable[[Error | None], None] | None = None,
     pipes: Pipes | None = None,
@@ -128,7 +130,7 @@ def supervise(
     launch, where the task has begun it already.  Takes over `log` and `client_fd`, and the reaping
     of all children.  Signals are blocked meanwhile, also during `task.launch`.
     """
-    monitor = _Monitor(task, tty, open_stdin, log, policy)
+    monitor = _Monitor(task, tty, open_stdin, log)
     monitor.pipes = pipes
     try:
         try:
@@ -155,13 +157,11 @@ class _Monitor:
         tty: bool,
         open_stdin: bool,
         log: LogWriter | None,
-        policy: Mapping[str, Any],
     ) -> None:
         self._task = task
         self._tty = tty
         self._open_stdin = open_stdin
         self._log = log
-        self._policy = policy
         self.pipes: Pipes | None = None
         self._forwards_all = False
         self._loop = polling.Loop()
@@ -241,7 +241,7 @@ class _Monitor:
         while True:
             started = time.monotonic()
             exit_code = self._watch(process)
-            if not should_restart(self._policy, exit_code, restarts, self._stopping()):
+            if not should_restart(self._task.policy(), exit_code, restarts, self._stopping()):
                 break
             restarts += 1
             delay = next_delay(delay, time.monotonic() - started)

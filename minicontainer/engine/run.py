@@ -8,6 +8,7 @@ run -d, start        a forked monitor; this process leaves when the command runs
 from __future__ import annotations
 
 import os
+import sys
 
 from minicontainer import kernel, steps
 from minicontainer.engine import bundle, pipes, records, surroundings, task
@@ -234,7 +235,6 @@ def _supervised(made: task.Task) -> int:
         log=log,
         attach_path=made.paths.attach(made.id),
         local=streams.LocalStreams(0 if interactive else -1, 1, 2),
-        policy=options["restart"],
         signals=bool(options.get("sig_proxy", True)),
         pipes=(theirs, ours),
     )
@@ -288,6 +288,13 @@ def _spawn_monitor(made: task.Task, client_fd: int) -> None:
         kernel.close(own_end)
 
 
+def _forget_the_command_line() -> None:
+    """Free the modules that parsed it: a monitor stays for long and never returns to them."""
+    for name in list(sys.modules):
+        if name.startswith("minicontainer.cli"):
+            vars(sys.modules.pop(name)).clear()
+
+
 def _be_monitor(made: task.Task, report_fd: int, client_fd: int) -> NoReturn:
     """In the forked monitor: leave the caller's session and streams, then supervise."""
     steps.role = "monitor"
@@ -308,6 +315,7 @@ def _be_monitor(made: task.Task, report_fd: int, client_fd: int) -> NoReturn:
     def tell(sentence: str) -> None:
         sync.send(report_fd, WARNING, sentence)
 
+    _forget_the_command_line()
     from minicontainer.engine import monitor
 
     try:
@@ -328,7 +336,6 @@ def _be_monitor(made: task.Task, report_fd: int, client_fd: int) -> NoReturn:
             log=_log_writer(made),
             attach_path=made.paths.attach(made.id),
             client_fd=client_fd,
-            policy=options["restart"],
             signals=False,
             report=report,
         )

@@ -16,7 +16,7 @@ from minicontainer.engine.pipes import close_all
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import namedtuple
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 else:
     from minicontainer.tuples import namedtuple
 

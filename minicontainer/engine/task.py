@@ -102,6 +102,16 @@ class Task:
         """Whether somebody asked for a stop, so that no restart policy applies."""
         return os.path.exists(self.paths.stop(self.id))
 
+    def policy(self) -> dict[str, Any]:
+        """The restart policy: that of the options, or what `update` has made of it since."""
+        try:
+            with open(self.paths.policy(self.id)) as file:
+                name, maximum = file.read(100).split()
+        except FileNotFoundError:
+            policy: dict[str, Any] = self.options["restart"]
+            return policy
+        return {"name": name, "maximum": int(maximum)}
+
     def restarting(self, count: int, delay: float) -> None:
         """Record that the next start comes after `delay` seconds."""
         self.restarts = count

@@ -71,6 +71,6 @@ def decode_failure(text: str) -> Error:
 
 
 def forbid_imports() -> None:
-    """In a child that is about to change its root: a module found later would be the container's."""
+    """In a child that changes its root: a module found later would be the container's."""
     sys.meta_path.clear()
     sys.path.clear()

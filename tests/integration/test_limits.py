@@ -437,30 +437,3 @@ def test_update_needs_a_flag_and_a_container(engine: Engine) -> None:
     engine.fails(125, "update", "c")
     engine.fails(1, "update", "--memory", "64m", "nobody")
     engine.fails(1, "update", "--memory", "64m")
-
-
-# -------------------------------------------------------------------------------- stats
-
-
-def test_stats_tell_what_the_container_uses(engine: Engine) -> None:
-    script = "dd if=/dev/zero of=/dev/shm/kept bs=1M count=20 2>/dev/null; sleep 1000 & " + SPIN
-    engine.detach("--name", "c", "-m", "64m", "--cpus", "0.5", command=("sh", "-c", script))
-    group = group_of(engine, "c")
-    wait_until(lambda: group.stats()["memory_usage"] > 20 * MIB, "20 MiB in use")
-    form = "{{.Name}} {{.CPUPerc}} {{.MemUsage}} {{.MemPerc}} {{.PIDs}}"
-    told = engine.ok("stats", "--no-stream", "--format", form, "c").split()
-    name, cpu, usage, _, limit, percent, pids = told
-    assert (name, limit, pids) == ("c", "64MiB", "2")
-    assert 20 <= float(usage[:-3]) < 40 and usage.endswith("MiB")
-    assert 5 < float(cpu.rstrip("%")) < 70
-    assert 30 < float(percent.rstrip("%")) < 65
-
-
-def test_stats_list_what_runs_and_with_all_the_rest(engine: Engine) -> None:
-    container_id = engine.detach("--name", "up")
-    engine.ok("create", "--name", "down", "--rootfs", engine.rootfs, "true")
-    lines = engine.ok("stats", "--no-stream").splitlines()
-    assert lines[0].split()[:3] == ["CONTAINER", "ID", "NAME"]
-    assert [line.split()[:2] for line in lines[1:]] == [[container_id[:12], "up"]]
-    everything = engine.ok("stats", "--no-stream", "--all", "--format", "{{.Name}} {{.PIDs}}")
-    assert sorted(everything.splitlines()) == ["down --", "up 1"]

@@ -28,9 +28,7 @@ def rows(engine: Engine, name: str) -> list[list[str]]:
 
 
 def test_a_busy_cpu_is_a_hundred_percent(engine: Engine) -> None:
-    engine.detach(
-        "--name", "busy", "--cpuset-cpus", "0", command=["sh", "-c", "while :; do :; done"]
-    )
+    engine.detach("--name", "busy", command=["sh", "-c", "while :; do :; done"])
     engine.detach("--name", "idle")
     found = {row["Name"]: row for row in stats(engine)}
     assert 20.0 < float(found["busy"]["CPUPerc"].rstrip("%")) < 115.0  # others work here, too

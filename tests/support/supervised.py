@@ -68,6 +68,10 @@ class Task:
     def stopping(self) -> bool:
         return os.path.exists(self.settings.get("stop_file", "/nonexistent"))
 
+    def policy(self) -> dict[str, Any]:
+        policy: dict[str, Any] = self.settings.get("policy", {"name": "no", "maximum": 0})
+        return policy
+
     def restarting(self, count: int, delay: float) -> None:
         self.report.add("restarting", count, delay)
 
@@ -127,7 +131,6 @@ def supervise(settings: dict[str, Any], report: Report, *, signals: bool, **conn
         open_stdin=bool(settings.get("stdin")),
         log=log,
         attach_path=settings.get("attach_path"),
-        policy=settings.get("policy", {"name": "no", "maximum": 0}),
         signals=signals,
         report=reported,
         **connection,
