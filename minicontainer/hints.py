@@ -123,6 +123,13 @@ def _overlay(attempt: str, call: str) -> str | None:
     )
 
 
+def _kinds(attempt: str, call: str) -> str | None:
+    """A bind whose two ends differ; the attempt is `bind SOURCE on TARGET`."""
+    if attempt.startswith("bind ") and " on " in attempt:
+        return "a directory can only be shown on a directory, a file on a file"
+    return None
+
+
 def _pty(attempt: str, call: str) -> str | None:
     return "pseudo-terminals are used up: raise kernel.pty.max" if "ptmx" in call else None
 
@@ -207,6 +214,8 @@ _TABLE: dict[tuple[str, int], tuple[Row, ...]] = {
     ("", errno.ENOSYS): (_since, "the kernel lacks this call, or a seccomp profile refuses it"),
     ("", errno.ENOSPC): ("the disk is full, or its inodes are used up (df, df -i)",),
     ("", errno.EDQUOT): ("the disk quota is used up",),
+    ("", errno.EISDIR): (_kinds,),
+    ("", errno.ENOTDIR): (_kinds,),
     ("", errno.EROFS): ("the file system is read-only; --root and --runroot move the state",),
     ("", errno.EMFILE): ("too many open files: raise RLIMIT_NOFILE (ulimit -n)",),
     ("", errno.ENFILE): ("the machine has too many open files: raise fs.file-max",),

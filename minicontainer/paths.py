@@ -120,7 +120,7 @@ class Paths:
         return f"{self.runroot}/containers/{container_id}/stop"
 
     def policy(self, container_id: str) -> str:
-        """The restart policy, name and number, where `update` has changed it under a monitor."""
+        """Present when `update` has changed the container under its monitor; the restart policy."""
         return f"{self.runroot}/containers/{container_id}/policy"
 
     def lock(self, kind: str, name: str) -> str:

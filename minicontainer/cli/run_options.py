@@ -243,7 +243,7 @@ def _check_mode(options: dict[str, Any]) -> None:
             options["uts"] == "host" and (options["hostname"] or options["domainname"]),
             "--uts host and --hostname exclude each other: the name would be the host's",
         ),
-        (options["log_driver"] == "none" and options["log_opt"], "--log-opt needs a log"),
+        (options["log_driver"] == "none" and options["log_opt"], "--log-opt and --log-driver none exclude each other"),
     )
     for broken, sentence in conflicts:
         if broken:

@@ -205,8 +205,8 @@ def address(text: str) -> str:
 def extra_host(text: str) -> str:
     """`NAME:ADDRESS` or `NAME=ADDRESS`, as `NAME:ADDRESS`."""
     separator = "=" if "=" in text else ":"
-    host, _, where = text.partition(separator)
-    if not host or any(character.isspace() for character in host):
+    host, found, where = text.partition(separator)
+    if not host or not found or any(character.isspace() for character in host):
         raise ValueError("expected NAME:ADDRESS")
     if where == "host-gateway":
         raise ValueError("host-gateway needs a bridge network, which is not supported yet")

@@ -55,14 +55,14 @@ class Writer:
     def __init__(self, write_fd: int) -> None:
         self._links: dict[tuple[int, int], str] = {}
         self._output = _Output(write_fd)
-        output: Any = self._output
+        settings: Any = {"fileobj": self._output, "copybufsize": _BUFFER_BYTES}
         self._tar: Any = tarfile.open(
-            fileobj=output,
             mode="w|",
             bufsize=_BUFFER_BYTES,
             format=tarfile.PAX_FORMAT,
             encoding="utf-8",
             errors="surrogateescape",
+            **settings,
         )
 
     def __enter__(self) -> Writer:

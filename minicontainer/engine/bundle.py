@@ -96,7 +96,7 @@ def _linux(
     devices, rules = bundle_mounts.devices(options, host, "user" in own)
     linux: Linux = {
         "namespaces": namespaces,
-        "cgroupsPath": _cgroup_path(container_id, options.get("cgroup_parent")),
+        "cgroupsPath": cgroup_path(container_id, options.get("cgroup_parent")),
         "resources": bundle_limits.resources(options, host, rules),
         "devices": devices,
         "sysctl": bundle_limits.kernel_parameters(options, own),
@@ -269,7 +269,7 @@ def _names(options: Mapping[str, Any], own_uts: bool) -> dict[str, str]:
     return names
 
 
-def _cgroup_path(container_id: str, parent: str | None) -> str:
+def cgroup_path(container_id: str, parent: str | None) -> str:
     parent = parent or "/minicontainer"
     if ".." in parent.split("/"):
         raise UsageError(f"--cgroup-parent {parent}: must not contain '..'")

@@ -98,7 +98,7 @@ def mounts(
     ]
     ours = [
         mount
-        for mount in [*system, *_etc_files(container_id, options, paths)]
+        for mount in [*system, *_etc_files(container_id, options, paths, host)]
         if mount["destination"] not in taken
         and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
     ]
@@ -181,9 +181,11 @@ def _sys(options: Facts, host: Facts, own: Mapping[str, bool]) -> list[Mount]:
     return found
 
 
-def _etc_files(container_id: str, options: Facts, paths: Paths) -> list[Mount]:
+def _etc_files(container_id: str, options: Facts, paths: Paths, host: Facts) -> list[Mount]:
     directory = paths.etc(container_id)
     words = ["bind", "rprivate", *(("ro",) if options.get("read_only") else ())]
+    if host.get("rootless"):
+        words.append("nofail")  # somebody else's /etc, in which we can make no target
     return [_bind(f"{directory}/{name}", f"/etc/{name}", *words) for name in ETC_FILES]
 
 

@@ -7,7 +7,7 @@ import os
 import time
 
 from minicontainer import kernel
-from minicontainer.engine import records, run, task
+from minicontainer.engine import bundle, records, run, task
 from minicontainer.engine.records import Container
 from minicontainer.errors import Conflict, Error, InvalidState, KernelError
 from minicontainer.primitives import cgroups, commits
@@ -29,9 +29,14 @@ def stop(container: Container, timeout: int | None = None, signal: str | None = 
     One that has ended already is left alone; no restart policy applies afterwards.
     """
     _mark_stopped(container)
-    if not container.running:
-        _wait_for_monitor(container)
-        return
+    _wait_for_monitor(container)
+    if container.running:
+        _stop_running(container, timeout, signal)
+        container.refresh()
+    _mark_stopped(container)  # for the next boot, where no monitor has seen the first mark
+
+
+def _stop_running(container: Container, timeout: int | None, signal: str | None) -> None:
     seconds = _first(timeout, container.options.get("stop_timeout"), STOP_SECONDS)
     word = signal or container.options.get("stop_signal") or "TERM"
     if container.status == "paused":
@@ -111,14 +116,22 @@ def _recorded(container: Container, state: dict[str, Any]) -> bool:
 
 
 def _wait_for_monitor(container: Container) -> None:
-    """A monitor that waits to restart the container sees the mark and ends."""
+    """Until its monitor, on seeing the mark, has ended, or has just started it again."""
     deadline = time.monotonic() + END_SECONDS
-    state = container.state
-    while facts.is_alive(state, "monitor_") and time.monotonic() < deadline:
-        if not os.path.exists(container.paths.run(container.id)):
-            return
+    while container.monitored and not container.running and time.monotonic() < deadline:
         time.sleep(_STEP)
-    container.refresh()
+        container.refresh()
+
+
+def _end_by_force(container: Container) -> None:
+    """Kill the container, again if it was just being started again, and have its monitor end."""
+    deadline = time.monotonic() + END_SECONDS
+    while (container.running or container.monitored) and time.monotonic() < deadline:
+        _mark_stopped(container)
+        if container.running:
+            _kill_all(container)
+            _wait_for_end(container, deadline)
+        _wait_for_monitor(container)
 
 
 def kill(container: Container, number: int) -> None:
@@ -204,16 +217,15 @@ def remove(container: Container, force: bool = False, volumes: bool = False) -> 
 
     volumes: its anonymous volumes too, of which there are none without images.
     """
-    if container.running or container.monitored:
-        if not force:
+    if force:
+        _end_by_force(container)
+    else:
+        container.settle()
+        if container.running or container.monitored:
             raise InvalidState(
                 f"cannot remove container {container.name}: container is running",
                 hint="stop it first, or force the removal with -f",
             )
-        _mark_stopped(container)
-        _kill_all(container)
-        _wait_for_end(container, time.monotonic() + END_SECONDS)
-        _wait_for_monitor(container)
     try:
         lock_fd = records.lock(container)
     except Error:
@@ -234,7 +246,9 @@ def remove(container: Container, force: bool = False, volumes: bool = False) -> 
 def _remove_leftovers(container: Container) -> None:
     """What a killed monitor could not take down: the cgroup, and the volatile directory."""
     layout = cgroups.detect()
-    path = (container.state or {}).get("cgroup")
+    # Without a state a start may have died, or it be damaged, with the group made already.
+    made = bundle.cgroup_path(container.id, container.options.get("cgroup_parent"))
+    path = (container.state or {}).get("cgroup", made)
     if path and layout.mode != "none":
         group = cgroups.open_group(layout, path)
         if not group.empty():
@@ -268,7 +282,7 @@ def update(container: Container, changes: dict[str, Any]) -> None:
 
     changes: option names of `run` and their new values.
     """
-    from minicontainer.engine import bundle, surroundings
+    from minicontainer.engine import surroundings
     from minicontainer.runtime import spec
 
     if container.options.get("rm") and changes.get("restart", {}).get("name", "no") != "no":
@@ -289,18 +303,21 @@ def update(container: Container, changes: dict[str, Any]) -> None:
         if container.running and any(name in task.LIMITS for name in changes):
             tolerate = [] if options.get("memory_swap") is not None else ["swap"]
             _group(container, "updating").update(resources, tolerate=tolerate)
-        if "restart" in changes:
-            _change_policy(container, changes["restart"])
         records.write(paths.config(container.id), config)
         container.record = {**container.record, "options": options}
         records.write(paths.record(container.id), container.record)
+        _tell_monitor(container)
     finally:
         kernel.close(lock_fd)
 
 
-def _change_policy(container: Container, policy: dict[str, Any]) -> None:
-    """Tell the monitor, which has read the record when it began."""
-    if os.path.isdir(container.paths.run(container.id)):
-        with step("change the restart policy of the running container"):
+def _tell_monitor(container: Container) -> None:
+    """Leave a word for the monitor, which has read the record when it began."""
+    policy = container.options["restart"]
+    try:
+        with step("tell the container's monitor"):
             text = f"{policy['name']} {policy['maximum']}"
             commits.replace(container.paths.policy(container.id), text)
+    except KernelError as failure:
+        if failure.errno != errno.ENOENT:  # there is none
+            raise

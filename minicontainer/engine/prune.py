@@ -1,7 +1,7 @@
 """Removal of what nothing refers to: the remains of processes of ours that were killed.
 
-Whatever is made for a container carries its id.  A thing is garbage if no container has that id and
-no maker is at work on one: a maker holds a lock on its staging directory (`records`).  As makers
+Whatever is made for a container carries its id.  A thing is garbage if no container has that id
+(`records.exists`: also a directory without a record, left by a crash of the host) and no maker is at work on one: a maker holds a lock on its staging directory (`records`).  As makers
 may not have taken their lock yet, garbage is only what is garbage at two moments half a second
 apart.  Not for: volumes and images.
 """
@@ -217,24 +217,29 @@ def _found(paths: Paths) -> list[_Garbage]:
     for name in _names(paths.tmp):
         if _is_abandoned(f"{paths.tmp}/{name}"):
             found.append(_Garbage("staging", name[:12] if _is_id(name) else name, name))
+    for name in _names(paths.containers):
+        if _is_id(name) and not _has_owner(paths, name):
+            found.append(_Garbage("unfinished", name[:12], name))
     for name in _names(paths.names):
         holder = _holder(paths, name)
         if holder is not None and not _has_owner(paths, holder):
             found.append(_Garbage("name", name, name))
     for name in _names(paths.running):
         if not _has_owner(paths, name) and not _is_in_use(paths, name):
+            if _group(paths, name) is not None:
+                found.append(_Garbage("cgroup", _group_path(paths, name), name))
             found.append(_Garbage("state", name[:12], name))
-    for name in _groups():
-        if not _has_owner(paths, name):
-            found.append(_Garbage("cgroup", f"{_GROUPS}/{name}", name))
     found += [_Garbage("trash", name[:12], name) for name in _names(paths.trash)]
     return found
 
 
 def _home(paths: Paths, garbage: _Garbage) -> str:
-    return {"staging": paths.tmp, "trash": paths.trash, "state": paths.running}.get(
-        garbage.kind, paths.names
-    )
+    return {
+        "staging": paths.tmp,
+        "unfinished": paths.containers,
+        "trash": paths.trash,
+        "state": paths.running,
+    }.get(garbage.kind, paths.names)
 
 
 def _names(directory: str) -> list[str]:
@@ -250,16 +255,16 @@ def _is_id(name: str) -> bool:
 
 def _has_owner(paths: Paths, container_id: str) -> bool:
     """Whether there is a container of this id, or somebody is making one."""
-    if os.path.isdir(paths.container(container_id)):
+    if records.exists(paths, container_id):
         return True
-    if os.path.lexists(f"{paths.tmp}/{container_id}"):
-        return not _is_abandoned(f"{paths.tmp}/{container_id}")
-    # Perhaps it was renamed from there to here between the two looks.
-    return os.path.isdir(paths.container(container_id))
+    for directory in (f"{paths.tmp}/{container_id}", paths.container(container_id)):
+        if os.path.lexists(directory):
+            return not _is_abandoned(directory) or records.exists(paths, container_id)
+    return False
 
 
 def _is_abandoned(path: str) -> bool:
-    """Whether a thing in tmp/ has no maker any more: its lock is free, or it is old."""
+    """Whether a thing in tmp/ or containers/ has no maker any more: its lock is free, or it is old."""
     try:
         fd = kernel.open(path, _DIRECTORY)
     except OSError as failure:
@@ -300,16 +305,26 @@ def _is_in_use(paths: Paths, container_id: str) -> bool:
     return facts.is_alive(state) or facts.is_alive(state, "monitor_")
 
 
-def _groups() -> list[str]:
-    """Groups of ours without a process. Those of another engine's containers have some."""
+def _group_path(paths: Paths, container_id: str) -> str:
+    try:
+        state = facts.load(paths.run(container_id))
+    except Error:
+        state = None
+    return str((state or {}).get("cgroup") or f"{_GROUPS}/{container_id}")
+
+
+def _group(paths: Paths, container_id: str) -> cgroups.Group | None:
+    """The group that a leftover volatile directory of ours stands for, if it has no process.
+
+    Never one without such a directory: another engine, with roots of its own, may be about to
+    move its container there.  A maker makes the directory first and removes it last.
+    """
     layout = cgroups.detect()
-    if layout.mode == "none":
-        return []
-    return [
-        name
-        for name in cgroups.children(layout, _GROUPS)
-        if _is_id(name) and cgroups.open_group(layout, f"{_GROUPS}/{name}").empty()
-    ]
+    if layout.mode == "none" or not _is_id(container_id):
+        return None
+    group = cgroups.open_group(layout, _group_path(paths, container_id))
+    there = any(os.path.isdir(path) for path in group.directories().values())
+    return group if there and group.empty() else None
 
 
 def _remove_staging(paths: Paths, name: str) -> None:
@@ -331,6 +346,12 @@ def _remove_trash(paths: Paths, name: str) -> None:
             kernel.close(fd)
 
 
+def _remove_unfinished(paths: Paths, name: str) -> None:
+    with step("remove %s", paths.container(name)):
+        kernel.rename(paths.container(name), f"{paths.trash}/{name}")
+    _remove_trash(paths, name)
+
+
 def _remove_name(paths: Paths, name: str) -> None:
     holder = _holder(paths, name)
     if holder is not None and not _has_owner(paths, holder):
@@ -343,11 +364,14 @@ def _remove_state(paths: Paths, name: str) -> None:
 
 
 def _remove_group(paths: Paths, name: str) -> None:
-    cgroups.open_group(cgroups.detect(), f"{_GROUPS}/{name}").delete()
+    group = _group(paths, name)
+    if group is not None:
+        group.delete()
 
 
 _REMOVERS = {
     "staging": _remove_staging,
+    "unfinished": _remove_unfinished,
     "name": _remove_name,
     "state": _remove_state,
     "cgroup": _remove_group,

@@ -3,12 +3,15 @@
 A container's directory is staged in tmp/, under a flock(2) on the directory itself, and appears in
 containers/ by rename; a name is a symbolic link made before that, so that no name is given twice.
 A name or a staging directory whose lock is free and which has no container is a dead maker's.
+`run` puts the record on the disk only once the command runs: a directory whose container.json is
+empty or missing is one that a crash of the host has overtaken, and no container (`exists`).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 
 from minicontainer import jsontext, kernel
 from minicontainer.engine import names, times
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 LAYOUT = "1"
+SETTLE_SECONDS = 10.0
 _DIRECTORIES = ("containers", "names", "tmp", "trash", "volumes")
 
 
@@ -76,6 +80,20 @@ class Container:
         return facts.is_alive(self.state, "monitor_")
 
     @property
+    def restarting(self) -> bool:
+        """Whether its monitor waits to start it again."""
+        return self.monitored and not self.running and bool((self.state or {}).get("restarting"))
+
+    def settle(self) -> None:
+        """Wait while its monitor takes down a run that has ended: milliseconds, 10 s at most."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self.monitored and not self.running and not self.restarting:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.002)
+            self.refresh()
+
+    @property
     def pid(self) -> int:
         """The first process as the host numbers it, 0 when it does not run."""
         return int(self.state["pid"]) if self.state and self.running else 0
@@ -89,7 +107,7 @@ class Container:
             if os.path.exists(f"{self.paths.run(self.id)}/exec.fifo"):
                 return "created"
             return "paused" if self._frozen() else "running"
-        if self.monitored and self.state and self.state.get("restarting"):
+        if self.restarting:
             return "restarting"
         return "exited" if self.last or self.state else "created"
 
@@ -215,20 +233,20 @@ def claim_name(paths: Paths, name: str | None, container_id: str) -> str:
 
 
 def _name_is_held(paths: Paths, name: str, holder: str) -> bool:
-    if os.path.isdir(paths.container(holder)):
+    if exists(paths, holder):
         return True
     try:
         fd = kernel.open(f"{paths.tmp}/{holder}", kernel.O_RDONLY | kernel.O_CLOEXEC)
     except FileNotFoundError:
         # Its maker renamed it into place just now, or died before it made anything.
-        return os.path.isdir(paths.container(holder))
+        return exists(paths, holder)
     try:
         kernel.flock(fd, kernel.LOCK_EX | kernel.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
         kernel.close(fd)
-    return os.path.isdir(paths.container(holder))
+    return exists(paths, holder)
 
 
 def _release(paths: Paths, name: str, holder: str) -> None:
@@ -247,12 +265,28 @@ def _release(paths: Paths, name: str, holder: str) -> None:
 
 
 def release_name(paths: Paths, name: str, container_id: str) -> None:
-    """Give the name back if it is the container's; may be repeated."""
+    """Give the name back if it is the container's; may be repeated. A broken one has none."""
     try:
-        if os.readlink(paths.name(name)) == container_id:
+        if name and os.readlink(paths.name(name)) == container_id:
             _release(paths, name, container_id)
     except FileNotFoundError:
         pass
+
+
+def present_name(paths: Paths, record: Record) -> str:
+    """The container's name: that of a record read long ago, unless it was renamed since."""
+    name = str(record["name"])
+    if _is_held_by(paths, name, record["id"]):
+        return name
+    others = (other for other in os.listdir(paths.names) if _is_held_by(paths, other, record["id"]))
+    return next(others, name)
+
+
+def _is_held_by(paths: Paths, name: str, container_id: str) -> bool:
+    try:
+        return os.readlink(paths.name(name)) == container_id
+    except OSError:
+        return False
 
 
 def find(paths: Paths, reference: str) -> Container:
@@ -260,13 +294,13 @@ def find(paths: Paths, reference: str) -> Container:
 
     Raises NotFound, or Error when the prefix fits several.
     """
-    if len(reference) == 64 and os.path.isdir(paths.container(reference)):
+    if len(reference) == 64 and exists(paths, reference):
         return Container(paths, reference)
     plain = reference[1:] if reference.startswith("/") else reference
     if plain and "/" not in plain and plain not in (".", ".."):
         try:
             holder = os.readlink(paths.name(plain))
-            if os.path.isdir(paths.container(holder)):
+            if exists(paths, holder):
                 return Container(paths, holder)
         except OSError as failure:
             if failure.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
@@ -285,15 +319,24 @@ def find(paths: Paths, reference: str) -> Container:
 def ids(paths: Paths) -> list[str]:
     """The ids of all containers there are."""
     try:
-        return [name for name in os.listdir(paths.containers) if len(name) == 64]
+        found = os.listdir(paths.containers)
     except FileNotFoundError:
         return []
+    return [name for name in found if len(name) == 64 and exists(paths, name)]
+
+
+def exists(paths: Paths, container_id: str) -> bool:
+    """Whether there is a container of this id, be it a broken one."""
+    try:
+        return os.stat(paths.record(container_id)).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def load_all(paths: Paths) -> list[Container]:
     """Every container, newest first; one that vanishes meanwhile is left out."""
     found = [Container(paths, container_id) for container_id in ids(paths)]
-    found = [one for one in found if os.path.isdir(paths.container(one.id))]
+    found = [one for one in found if exists(paths, one.id)]
     return sorted(found, key=lambda one: str(one.record.get("created", "")), reverse=True)
 
 

@@ -15,6 +15,7 @@ from minicontainer.engine import bundle, pipes, records, surroundings, task
 from minicontainer.errors import Conflict, Error, InvalidState, UsageError
 from minicontainer.paths import Paths
 from minicontainer.primitives import cgroups, commits
+from minicontainer.runtime import process as last_hop
 from minicontainer.runtime import sync
 from minicontainer.steps import step
 
@@ -30,7 +31,7 @@ LOG_SIZE, LOG_FILES = 10_000_000, 3
 
 def create(paths: Paths, options: dict[str, Any]) -> str:
     """Make a container that `start` can run; its id. Nothing is left when it fails."""
-    made = _create(paths, options)
+    made = _create(paths, options, durable=True)
     made.unlock()
     return made.id
 
@@ -94,13 +95,14 @@ def start_attached(
 def _existing(paths: Paths, container: records.Container) -> task.Task | None:
     lock_fd = records.lock(container)
     try:
+        container.settle()
         if container.broken:
             raise Error(f"container {container.id[:12]} is broken: {container.broken}")
         if container.status == "paused":
             raise InvalidState(
                 f"cannot start the paused container {container.name}", hint="unpause it"
             )
-        if container.running:
+        if container.running or container.restarting:
             kernel.close(lock_fd)
             return None
         from minicontainer.runtime import spec
@@ -112,8 +114,11 @@ def _existing(paths: Paths, container: records.Container) -> task.Task | None:
         raise
 
 
-def _create(paths: Paths, options: dict[str, Any]) -> task.Task:
-    """The record and directories of a new container, locked until it is started or left."""
+def _create(paths: Paths, options: dict[str, Any], *, durable: bool = False) -> task.Task:
+    """The record and directories of a new container, locked until it is started or left.
+
+    durable: they are on the disk when this returns; else whoever starts it has `Task.settle` to do.
+    """
     records.prepare(paths)
     if not options.get("rootfs"):
         raise UsageError("no root file system", hint="name a directory: run --rootfs DIR COMMAND")
@@ -127,7 +132,7 @@ def _create(paths: Paths, options: dict[str, Any]) -> task.Task:
     layout = cgroups.detect()
     host = surroundings.gather(paths, options, layout)
     config = bundle.compose(container_id, options, paths=paths, host=host)
-    durable = not options.get("rm")
+    durable = durable and not options.get("rm")
     name = ""
     with step("stage the container in %s", paths.tmp):
         lock_fd = records.stage(paths, container_id)
@@ -142,12 +147,13 @@ def _create(paths: Paths, options: dict[str, Any]) -> task.Task:
         with step("commit the container"):
             kernel.rename(f"{paths.tmp}/{container_id}", paths.container(container_id))
             if durable:
-                commits.sync_directory(paths.containers)
+                commits.sync(paths.containers)
     except BaseException:
         _unstage(paths, container_id, name, lock_fd)
         raise
     made = task.Task(paths, record, config, lock_fd)
     made.layout = layout
+    made.settled = durable
     return made
 
 
@@ -192,6 +198,7 @@ def _discard_failed(made: task.Task) -> None:
     One that runs all the same has only lost its monitor.
     """
     made.unlock()
+    made.settle()
     if made.options.get("rm") and not records.Container(made.paths, made.id).running:
         task.discard(made.paths, made.id, made.record["name"])
         task.reap_if_worthwhile(made.paths, made.id)
@@ -236,6 +243,7 @@ def _supervised(made: task.Task) -> int:
         attach_path=made.paths.attach(made.id),
         local=streams.LocalStreams(0 if interactive else -1, 1, 2),
         signals=bool(options.get("sig_proxy", True)),
+        report=lambda _: made.settle(),
         pipes=(theirs, ours),
     )
 
@@ -311,6 +319,7 @@ def _be_monitor(made: task.Task, report_fd: int, client_fd: int) -> NoReturn:
         kernel.close(report_fd)
         made.private_fds = []
         steps.warner = None
+        made.settle()
 
     def tell(sentence: str) -> None:
         sync.send(report_fd, WARNING, sentence)
@@ -321,6 +330,8 @@ def _be_monitor(made: task.Task, report_fd: int, client_fd: int) -> NoReturn:
     try:
         steps.warner = tell
         made.private_fds = [report_fd, client_fd]
+        # Also what our caller left open for us to inherit, a lock perhaps: we stay for long.
+        last_hop.close_above(report_fd, client_fd, made.lock_fd)
         kernel.setsid()
         kernel.chdir("/")
         null_fd = kernel.open("/dev/null", kernel.O_RDWR | kernel.O_CLOEXEC)

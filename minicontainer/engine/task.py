@@ -37,11 +37,13 @@ class Task:
         self.lock_fd = lock_fd
         self.private_fds: list[int] = []  # the monitor's own, closed first thing in the child
         self.group: cgroups.Group | None = None
+        self.made_sources: list[str] = []  # directories of the host that -v had us make
         self.started_at = ""
         self.restarts = 0
         self.running_dir = paths.run(self.id)
         self.creation: lifecycle.Creation | None = None
         self.layout: cgroups.Layout | None = None  # what `detect` said a moment ago, if it did
+        self.settled = True  # whether its record is on the disk, or need not be
 
     # ---------------------------------------------------------- what the monitor calls
 
@@ -51,7 +53,9 @@ class Task:
             try:
                 kernel.mkdir(self.running_dir, 0o700)
             except FileExistsError:
-                for name in ("stop", "exit", "state.json"):
+                # A mark made while it waits for its restart is meant for us.
+                stale = ("exit",) if self.restarts else ("stop", "exit", "policy", "state.json")
+                for name in stale:
                     _unlink(f"{self.running_dir}/{name}")
             flags = kernel.O_WRONLY | kernel.O_CREAT | kernel.O_CLOEXEC
             kernel.close(kernel.open(self.paths.exit(self.id), flags, 0o600))
@@ -83,6 +87,7 @@ class Task:
         except BaseException as failure:
             self._undo(process, failure)
             raise
+        self.made_sources = []
         self.unlock()
         return process
 
@@ -122,7 +127,7 @@ class Task:
         self.unlock()
         remove_volatile(self.running_dir)
         if self.options.get("rm"):
-            discard(self.paths, self.id, self.record["name"])
+            discard(self.paths, self.id, records.present_name(self.paths, self.record))
             reap_if_worthwhile(self.paths, self.id)
 
     def begin(self, streams: tuple[int, int, int]) -> None:
@@ -131,6 +136,8 @@ class Task:
         `launch` or `abandon` must follow.
         """
         self.prepare()
+        if self.restarts and os.path.exists(self.paths.policy(self.id)):
+            self._read_again()
         self.config = surroundings.rejoined(self.paths, self.options, self.config)
         hostname = self.config.get("hostname") or os.uname().nodename
         hostfiles.write(self.paths.etc(self.id), hostname, self.options)
@@ -145,6 +152,24 @@ class Task:
             self.creation = None
         self._undo(None, failure)
 
+    def settle(self) -> None:
+        """Put a record that `run` has just written on the disk, now that nobody waits for it.
+
+        The order matters: where container.json is whole after a crash, so is what it goes with.
+        """
+        if self.settled or self.options.get("rm"):
+            return
+        self.settled = True
+        paths = self.paths
+        try:
+            for path in (paths.config(self.id), paths.record(self.id), paths.container(self.id)):
+                commits.sync(path)
+            commits.sync(paths.containers)
+        except FileNotFoundError:
+            pass  # removed meanwhile
+        except OSError as failure:
+            steps.warn(f"the container would not survive a crash of the host: {failure}")
+
     # ------------------------------------------------------------------------ the parts
 
     def unlock(self) -> None:
@@ -152,6 +177,14 @@ class Task:
         if self.lock_fd >= 0:
             kernel.close(self.lock_fd)
             self.lock_fd = -1
+
+    def _read_again(self) -> None:
+        """Take over what `update` has changed since the monitor began."""
+        from minicontainer.runtime import spec
+
+        self.config = spec.load(self.paths.config(self.id))
+        self.record = records.Container(self.paths, self.id).record
+        self.options = self.record["options"]
 
     def _make_volume_sources(self) -> None:
         for mount in self.options.get("mounts") or ():
@@ -164,6 +197,10 @@ class Task:
                     hint="-v makes a missing directory, --mount does not",
                 )
             with step("make the volume directory %s", source):
+                missing = source
+                while not os.path.lexists(missing):
+                    self.made_sources.append(missing)
+                    missing = os.path.dirname(missing)
                 os.makedirs(source, 0o755)
 
     def _make_group(self) -> None:
@@ -267,7 +304,6 @@ class Task:
             kernel.write_file(self.paths.exit(self.id), f"{code}\n")
         except OSError:
             pass  # removed by force meanwhile, or no space: who waits sees the monitor's end
-        _unlink(f"{self.running_dir}/state.json")
         lifecycle.remove_fifos(self.running_dir)
 
     def _write_last(self, last: dict[str, Any]) -> None:
@@ -288,6 +324,8 @@ class Task:
                     kernel.close(fd)
         self._end_group()
         remove_volatile(self.running_dir)
+        for directory in sorted(self.made_sources, key=len, reverse=True):
+            _remove_empty(directory)
         if not self.options.get("rm") and isinstance(failure, Error):
             code = failure.exit_code if failure.exit_code in (126, 127) else 128
             now = times.now()
@@ -365,11 +403,16 @@ def cgroup_view(group: cgroups.Group | None) -> list[tuple[str, str]]:
 
 
 def remove_volatile(directory: str) -> None:
-    """Remove a container's volatile directory; may be repeated."""
+    """Remove a container's volatile directory; may be repeated.
+
+    It vanishes at once and whole: whoever sees it gone may make it anew and lose nothing.
+    """
+    gone = f"{directory}.{os.urandom(4).hex()}.gone"
     try:
-        for name in os.listdir(directory):
-            _unlink(f"{directory}/{name}")
-        kernel.rmdir(directory)
+        kernel.rename(directory, gone)
+        for name in os.listdir(gone):
+            _unlink(f"{gone}/{name}")
+        kernel.rmdir(gone)
     except FileNotFoundError:
         pass
 
@@ -400,6 +443,14 @@ def reap_if_worthwhile(paths: Paths, container_id: str) -> None:
 # What the mounts of every container leave in an upper directory; empty all.
 _MOUNT_POINTS = frozenset(("dev", "proc", "sys", "etc"))
 TRASH_MOST = 32
+
+
+def _remove_empty(directory: str) -> None:
+    try:
+        kernel.rmdir(directory)
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY, errno.EROFS):
+            raise
 
 
 def _unlink(path: str) -> None:

@@ -1,1 +1,1 @@
-"""Images: from registries and archives into the store, and out again; nothing about running them."""
+"""Images: from registries and archives into the store, and out again; nothing runs here."""

@@ -29,12 +29,12 @@ def replace(path: str, text: str, *, durable: bool = False, mode: int = 0o600) -
     finally:
         kernel.close(fd)
     if durable:
-        sync_directory(os.path.dirname(path) or ".")
+        sync(os.path.dirname(path) or ".")
 
 
-def sync_directory(path: str) -> None:
-    """Put a directory's entries on the disk."""
-    fd = kernel.open(path, kernel.O_RDONLY | kernel.O_DIRECTORY | kernel.O_CLOEXEC)
+def sync(path: str) -> None:
+    """Put a file's bytes, or a directory's entries, on the disk."""
+    fd = kernel.open(path, kernel.O_RDONLY | kernel.O_CLOEXEC)
     try:
         kernel.fsync(fd)
     finally:

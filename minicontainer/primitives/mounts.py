@@ -60,7 +60,7 @@ _PROPAGATION = {
     "slave": kernel.MS_SLAVE,
     "unbindable": kernel.MS_UNBINDABLE,
 }
-_IGNORED = {"nofail", "auto", "noauto", "user", "nouser", "_netdev", "z", "Z", "nocopy"}
+_IGNORED = {"auto", "noauto", "user", "nouser", "_netdev", "z", "Z", "nocopy"}
 # What mount_setattr can change on a mount, by the MS_ flag that means the same.
 _ATTRIBUTES = {
     kernel.MS_RDONLY: kernel.MOUNT_ATTR_RDONLY,
@@ -72,9 +72,10 @@ _ATTRIBUTES = {
 }
 
 # bind: None, "bind" or "rbind"; flags/clear and recursive_set/recursive_clear: MS_ bits;
-# propagation: MS_ bits with MS_REC or 0; data: what the file system itself reads.
+# propagation: MS_ bits with MS_REC or 0; data: what the file system itself reads; optional
+# (nofail): left out where the root's owner lets us make no target.
 Options = namedtuple(
-    "Options", "bind flags clear recursive_set recursive_clear propagation data copy_up"
+    "Options", "bind flags clear recursive_set recursive_clear propagation data copy_up optional"
 )
 
 
@@ -82,7 +83,7 @@ def parse_options(words: list[str]) -> Options:
     """The meaning of a mount's option words; raises SpecError for contradictory ones."""
     bind, flags, clear, recursive_set, recursive_clear, propagation = None, 0, 0, 0, 0, 0
     data = []
-    copy_up = False
+    copy_up = optional = False
     for word in words:
         plain = word[1:] if word.startswith("r") else ""
         if word in ("bind", "rbind"):
@@ -100,12 +101,15 @@ def parse_options(words: list[str]) -> Options:
             recursive_clear = (recursive_clear | off) & ~on
         elif word == "tmpcopyup":
             copy_up = True
+        elif word == "nofail":
+            optional = True
         elif word not in _IGNORED:
             data.append(word)
     if bind and data:
         raise SpecError(f"/mounts: unknown option for a bind mount: {data[0]}")
+    text = ",".join(data)
     return Options(
-        bind, flags, clear, recursive_set, recursive_clear, propagation, ",".join(data), copy_up
+        bind, flags, clear, recursive_set, recursive_clear, propagation, text, copy_up, optional
     )
 
 

@@ -175,8 +175,16 @@ def _bind(root: Root, target: str, source: str, tree_fd: int, options: mounts.Op
     if tree_fd < 0:
         mounts.bind_by_path(source, reopen, options)
         return
-    target_fd = reopen()
     try:
+        target_fd = reopen()
+    except PermissionError:
+        kernel.close(tree_fd)
+        if options.optional:
+            return
+        raise
+    try:
+        if not is_directory and stat.S_ISDIR(os.fstat(target_fd).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
         mounts.attach(tree_fd, target_fd)
     finally:
         kernel.close(target_fd)

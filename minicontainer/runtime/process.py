@@ -193,19 +193,19 @@ def use_streams(streams: tuple[int, int, int]) -> None:
             kernel.dup2(fd, index)
 
 
-def close_above(keep_fd: int) -> None:
-    """Close every descriptor above 2 but `keep_fd`: a close-on-exec one is still open while
+def close_above(*kept: int) -> None:
+    """Close every descriptor above 2 but those `kept`: a close-on-exec one is still open while
     execve walks its path (CVE-2024-21626)."""
-    ranges = ((3, keep_fd - 1), (keep_fd + 1, 2**32 - 1)) if keep_fd > 2 else ((3, 2**32 - 1),)
-    for first, last in ranges:
-        if first > last:
-            continue
-        try:
-            kernel.close_range(first, last)
-        except OSError as failure:
-            if failure.errno != errno.ENOSYS:  # before Linux 5.9
-                raise
-            os.closerange(first, min(last, 65536) + 1)
+    first = 3
+    for fd in (*sorted(kept), 2**32):
+        if first < fd:
+            try:
+                kernel.close_range(first, fd - 1)
+            except OSError as failure:
+                if failure.errno != errno.ENOSYS:  # before Linux 5.9
+                    raise
+                os.closerange(first, min(fd, 65536))
+        first = max(first, fd + 1)
 
 
 def execute(path: str, process: Process, name: str) -> NoReturn:

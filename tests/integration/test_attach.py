@@ -11,7 +11,7 @@ import pytest
 from tests.support.runner import Engine, wait_until
 from tests.support.terminal import Terminal
 
-pytestmark = [pytest.mark.root, pytest.mark.lifecycle]
+pytestmark = pytest.mark.root
 
 DETACH = "\x10\x11"
 

@@ -9,7 +9,7 @@ import pytest
 
 from minicontainer.engine.bundle_mounts import MASKED, READ_ONLY
 from minicontainer.primitives import cgroups
-from tests.support.inside import mount_at, mount_table, mounts_in
+from tests.support.inside import mount_at, mount_table, mounts_in, mounts_of
 from tests.support.runner import Engine
 
 pytestmark = pytest.mark.root
@@ -154,8 +154,7 @@ def test_devices_do_what_they_do(engine: Engine) -> None:
 
 def test_pseudo_terminals_are_the_containers_own(engine: Engine) -> None:
     before = os.listdir("/dev/pts")
-    script = "script=1; cat /dev/ptmx & sleep 0.1; ls /dev/pts; kill $!"
-    assert engine.sh(script).split() == ["0", "ptmx"]
+    assert engine.sh("exec 3<>/dev/ptmx; ls /dev/pts").split() == ["0", "ptmx"]
     assert os.listdir("/dev/pts") == before
 
 
@@ -213,5 +212,8 @@ def test_proc_shows_the_containers_processes_and_is_not_the_hosts(engine: Engine
 def test_exec_sees_the_same_mounts(engine: Engine) -> None:
     engine.detach("--name", "n")
     inside = mount_table(engine.ok("exec", "n", "cat", "/proc/self/mountinfo"))
-    with open(f"/proc/{engine.pid('n')}/mountinfo", encoding="utf-8") as file:
-        assert inside == mount_table(file.read())
+    first = mounts_of(engine.pid("n"))
+    # Where a cgroup's root lies depends on who looks.
+    assert [mount._replace(root="") for mount in inside] == [
+        mount._replace(root="") for mount in first
+    ]

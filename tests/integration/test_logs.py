@@ -11,11 +11,28 @@ import pytest
 
 from tests.support.runner import Engine, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lifecycle]
+pytestmark = pytest.mark.root
 
 
 def path(engine: Engine, name: str) -> str:
     return str(engine.inspect(name)["LogPath"])
+
+
+def parent_of(pid: int) -> int:
+    return proc_number(pid, "status", "PPid:")
+
+
+def pss_kib(pid: int) -> int:
+    return proc_number(pid, "smaps_rollup", "Pss:")
+
+
+def characters_read(pid: int) -> int:
+    return proc_number(pid, "io", "rchar:")
+
+
+def proc_number(pid: int, name: str, key: str) -> int:
+    with open(f"/proc/{pid}/{name}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key))
 
 
 def ran(engine: Engine, script: str, *flags: str) -> str:
@@ -156,3 +173,27 @@ def test_logs_into_head_end_quietly(engine: Engine) -> None:
     process.wait(timeout=10)
     assert process.stderr is not None
     assert process.stderr.read() == b""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "source", ["yes a line of some length", "tr '\\0' x </dev/zero"], ids=["lines", "one line"]
+)
+def test_memory_of_the_monitor_is_flat_through_a_gigabyte(engine: Engine, source: str) -> None:
+    """RELIABILITY R8; the log is bounded too."""
+    flags = ("--name", "c", "--log-opt", "max-size=1m", "--log-opt", "max-file=2")
+    script = f"while [ ! -e /go ]; do sleep .05; done; {source} | head -c 1000000000; sleep 100"
+    engine.detach(*flags, command=("sh", "-c", script))
+    monitor = parent_of(engine.pid("c"))
+    before = pss_kib(monitor)
+    engine.ok("exec", "c", "touch", "/go")
+    read = 0
+    highest = 0
+    while read < 1_000_000_000:
+        read = characters_read(monitor)
+        highest = max(highest, pss_kib(monitor))
+        time.sleep(0.1)
+    assert highest - before < 2000, f"{before} KiB before, {highest} KiB at most"
+    directory = os.path.dirname(path(engine, "c"))
+    logs = [name for name in os.listdir(directory) if "-json.log" in name]
+    assert sum(os.stat(os.path.join(directory, name)).st_size for name in logs) <= 2_000_000

@@ -87,22 +87,28 @@ def test_what_somebody_is_making_stays(engine: Engine) -> None:
     ]
 
 
-def test_a_stale_cgroup_goes_and_a_strangers_stays(engine: Engine) -> None:
+def test_a_stale_cgroup_goes_and_those_of_others_stay(engine: Engine) -> None:
+    """Stale: its volatile directory is ours and nobody is in it. An empty one without such a
+    directory may belong to another engine that is about to start a container in it."""
     remains(engine)
     hierarchy = Path("/sys/fs/cgroup/memory")
     if not hierarchy.is_dir():
         hierarchy = Path("/sys/fs/cgroup")
-    stale, used = (hierarchy / "minicontainer" / secrets.token_hex(32) for _ in range(2))
-    stale.mkdir(parents=True)
-    used.mkdir()
+    groups = [hierarchy / "minicontainer" / secrets.token_hex(32) for _ in range(3)]
+    stale, used, others = groups
+    for group in groups:
+        group.mkdir(parents=True)
+    for group in (stale, used):
+        (Path(engine.runroot) / "containers" / group.name).mkdir(parents=True)
     with subprocess.Popen(["sleep", "1000"]) as process:
         try:
             (used / "cgroup.procs").write_text(str(process.pid))
             assert f"Removed: cgroup /minicontainer/{stale.name}" in engine.ok("prune")
-            assert not stale.exists() and used.exists()
+            assert not stale.exists() and used.exists() and others.exists()
         finally:
             process.kill()
             process.wait()
+            others.rmdir()
             for _ in range(100):
                 try:
                     used.rmdir()
@@ -155,6 +161,67 @@ def test_a_broken_container_is_pruned_with_all(engine: Engine) -> None:
     assert os.listdir(root / "containers") == []
     assert engine.ok("prune").startswith(("Nothing", "Removed: name"))
     assert os.listdir(root / "names") == []
+
+
+@pytest.mark.parametrize("lost", ["empty", "missing"])
+def test_what_a_crash_of_the_host_left_of_a_start_is_garbage(engine: Engine, lost: str) -> None:
+    """`run` writes without waiting for the disk: the files of a young container may be lost."""
+    root = remains(engine)
+    engine.ok("run", "--name", "young", "--rootfs", engine.rootfs, "sh", "-c", "echo x > /f")
+    directory = root / "containers" / engine.inspect("young")["Id"]
+    for name in ("container.json", "config.json", "last.json"):
+        (directory / name).unlink()
+        if lost == "empty":
+            (directory / name).touch()
+    assert engine.ok("ps", "-a", "--format", "{{.Names}}").split() == ["kept"]
+    assert "No such container" in engine.fails(1, "rm", "young")
+    engine.ok("create", "--name", "young", "--rootfs", engine.rootfs, "true")
+    assert f"unfinished {directory.name[:12]}" in engine.ok("prune", "--dry-run")
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        assert engine.ok("prune") == "Nothing to clean.\n"
+    finally:
+        os.close(fd)
+    assert f"Removed: unfinished {directory.name[:12]}\n" in engine.ok("prune")
+    assert sorted(os.listdir(root / "names")) == ["kept", "young"]
+    assert len(os.listdir(root / "containers")) == 2 and not os.listdir(root / "trash")
+
+
+@pytest.mark.parametrize("verb", ["run", "run -d"])
+def test_run_waits_for_no_disk_before_the_command_runs(engine: Engine, verb: str) -> None:
+    engine.ok("create", "--rootfs", engine.rootfs, "true")
+    trace = os.path.join(engine.base, "trace")
+    flags = ["--name", "box", "--rootfs", engine.rootfs]
+    engine.ok(f"--trace={trace}", *verb.split(), *flags, "true")
+    engine.ok("wait", "box")
+    with open(trace, encoding="utf-8") as file:
+        calls = file.read().replace(engine.inspect("box")["Id"], "ID").splitlines()
+    os.unlink(trace)
+    started = next(number for number, line in enumerate(calls) if "] execve(" in line)
+    synced = next(number for number, line in enumerate(calls) if "] fsync(" in line)
+    assert started < synced
+    supervisor = calls[synced].partition(" fsync")[0]
+    opened = [line for line in calls[started:] if line.startswith(f"{supervisor} open(")]
+    assert [line.split('"')[1].replace(engine.root, "") for line in opened[-5:-1]] == [
+        "/containers/ID/config.json",
+        "/containers/ID/container.json",
+        "/containers/ID",
+        "/containers",
+    ]
+
+
+def test_create_returns_once_the_record_is_on_the_disk(engine: Engine) -> None:
+    engine.ok("ps")
+    trace = os.path.join(engine.base, "trace")
+    engine.ok(f"--trace={trace}", "create", "--rootfs", engine.rootfs, "true")
+    with open(trace, encoding="utf-8") as file:
+        calls = [line.partition("] ")[2] for line in file]
+    os.unlink(trace)
+    written = [n for n, line in enumerate(calls) if line.startswith("write(") and "{" in line]
+    assert len(written) == 2
+    assert all(calls[number + 1].startswith("fsync(") for number in written)
+    assert any("/containers" in line for line in calls[written[-1] :] if line.startswith("open("))
 
 
 def test_a_damaged_entry_does_not_stop_the_rest(engine: Engine) -> None:

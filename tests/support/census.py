@@ -2,7 +2,7 @@
 
 `take()` gives one plain value that JSON can hold, for a pair of roots; two of them are compared.
 Things are ours by the state directories: mounts below them, files in them, processes that carry
-their path in the command line, the environment or the mount table, and the cgroups such processes
+their path in the command line, the environment or what their root is made from, and the cgroups such processes
 sit in or that stand empty.  Other engines at work on the same machine are not counted.
 
 Not counted either: the layout's own skeleton, what lies in `trash/`, and the locks of the store.
@@ -83,6 +83,20 @@ def tree(root: str) -> list[str]:
     return sorted(found)
 
 
+def roots_of_mounts(name: str) -> str:
+    """What /proc/NAME/mountinfo says the root and the overlays of a process are made from.
+
+    Not where anything is mounted: a file system that a test mounted below our state is in the
+    table of every process of the host, and they are not ours for that.
+    """
+    found = []
+    for line in read(f"/proc/{name}/mountinfo").splitlines():
+        fields = line.split(" ")
+        if fields[4] == "/" or " - overlay " in line:
+            found += [fields[3], *fields[5:]]
+    return " ".join(found)
+
+
 def processes(roots: Iterable[str], marks: Iterable[str]) -> dict[int, str]:
     """pid -> command of each process of ours but this one and those that led to it."""
     ours = [*roots, *marks]
@@ -96,7 +110,7 @@ def processes(roots: Iterable[str], marks: Iterable[str]) -> dict[int, str]:
         if not name.isdigit() or int(name) in skip:
             continue
         text = read(f"/proc/{name}/cmdline")
-        everything = text + read(f"/proc/{name}/environ") + read(f"/proc/{name}/mountinfo")
+        everything = text + read(f"/proc/{name}/environ") + roots_of_mounts(name)
         if any(mark in everything for mark in ours):
             state = read(f"/proc/{name}/stat").rpartition(")")[2].split()[:1]
             found[int(name)] = text.replace("\0", " ").strip() or f"[{state}]"

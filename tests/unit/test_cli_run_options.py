@@ -179,7 +179,7 @@ def test_env_files_come_before_single_variables(tmp_path: Path) -> None:
         (["-m", "1g", "--memory-reservation", "2g"], "above --memory"),
         (["--cpus", "1", "--cpu-quota", "1000"], "exclude each other"),
         (["--uts", "host", "-h", "x"], "exclude each other"),
-        (["--log-driver", "none", "--log-opt", "max-file=2"], "--log-opt needs a log"),
+        (["--log-driver", "none", "--log-opt", "max-file=2"], "--log-driver none exclude"),
         (["-v", "/a:/x", "--tmpfs", "/x"], "duplicate mount point: /x"),
         (["-p", "80:80"], "which is not supported yet; use --network host"),
         (["--publish=80:80"], "-p/--publish needs a bridge network"),

@@ -95,7 +95,8 @@ tags = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
     st.booleans(),
 )
 def test_well_formed_names_survive_the_round_trip(registry, words, tag, digest):
-    text = "/".join(([registry] if registry else []) + words)
+    # A word with a dot in front would be a registry.
+    text = "/".join([registry or "docker.io", *words] if registry or "." in words[0] else words)
     text += f":{tag}" if tag else ""
     text += f"@{DIGEST}" if digest else ""
     parsed = reference.parse(text)

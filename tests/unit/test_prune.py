@@ -76,6 +76,8 @@ def test_only_one_reaper_works_in_the_background(paths: Paths) -> None:
 
 def test_what_has_a_record_or_a_maker_is_no_garbage(paths: Paths) -> None:
     os.mkdir(paths.container(ID))
+    with open(paths.record(ID), "w") as file:
+        file.write("damaged")
     os.symlink(ID, paths.name("taken"))
     os.mkdir(f"{paths.tmp}/{OTHER}")
     os.symlink(OTHER, paths.name("coming"))
