@@ -19,12 +19,14 @@ def string(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     literal = _encode(text)
-    if literal.isascii():
+    try:
+        literal.encode()
         return literal
-    return "".join(
-        f"\\u{ord(character):04x}" if "\ud800" <= character <= "\udfff" else character
-        for character in literal
-    )
+    except UnicodeEncodeError:
+        return "".join(
+            f"\\u{ord(character):04x}" if "\ud800" <= character <= "\udfff" else character
+            for character in literal
+        )
 
 
 def _encode(text: str) -> str:
@@ -40,7 +42,7 @@ def _encode(text: str) -> str:
 def dumps(value: Any, indent: int | None = None) -> str:
     """`value` (dict with str keys, list, tuple, str, int, float, bool, None) as JSON text.
 
-    Raises TypeError for anything else.
+    Raises TypeError for anything else, ValueError for an infinite float and NaN.
     """
     return _dump(value, "" if indent is None else "\n", indent or 0)
 
@@ -51,6 +53,8 @@ def _dump(value: Any, newline: str, indent: int) -> str:
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
+        if value - value:  # not a number, for infinity and NaN
+            raise ValueError(f"{value} is not JSON")
         return repr(value)
     if not isinstance(value, (dict, list, tuple)):
         raise TypeError(f"not JSON: {type(value).__name__}")
@@ -68,7 +72,7 @@ def _dump(value: Any, newline: str, indent: int) -> str:
 
 
 def loads(text: bytes | str) -> Any:
-    """The value in `text`, UTF-8. Raises ValueError for bad JSON, NaN, and nesting beyond reason."""
+    """The value in `text` (UTF-8). Raises ValueError for bad JSON, NaN, nesting beyond reason."""
     if isinstance(text, bytes):
         text = text.decode()
     try:
@@ -76,6 +80,8 @@ def loads(text: bytes | str) -> Any:
         value, end = scan(text, len(text) - len(text.lstrip(_BLANKS)))
     except StopIteration as failure:
         raise ValueError(f"no JSON value at character {failure.value}") from None
+    except SystemError:  # the C half takes its exception from json.decoder, if that is loaded
+        raise ValueError("not JSON") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if text[end:].strip(_BLANKS):
@@ -90,8 +96,9 @@ def _scanner() -> Callable[[str, int], tuple[Any, int]]:
     except ImportError:  # another Python implementation
         import json
 
-        return json.JSONDecoder(parse_constant=_refuse).scan_once
-    return make_scanner(_Rules)
+        return json.JSONDecoder(parse_constant=_refuse).raw_decode
+    scanner: Callable[[str, int], tuple[Any, int]] = make_scanner(_Rules)  # type: ignore[arg-type]
+    return scanner
 
 
 def _refuse(name: str) -> None:
@@ -102,7 +109,7 @@ class _Rules:
     """What the scanner asks: json.JSONDecoder has the same."""
 
     strict = True  # no control characters in strings
-    object_hook = object_pairs_hook = None
+    object_hook = object_pairs_hook = array_hook = None  # the last since 3.15
     parse_float, parse_int = float, int
     parse_constant = staticmethod(_refuse)
 

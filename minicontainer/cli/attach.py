@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minicontainer.cli import containers, run_options
+from minicontainer.cli import containers, process_options
 from minicontainer.cli.options import Command, flag
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ def attach(paths: Paths, flags: Values, arguments: list[str]) -> int:
     container = containers.find(paths, arguments[0])
     stdin = not flags["no_stdin"] and bool(container.options.get("interactive"))
     tty = bool(container.options.get("tty"))
-    run_options.require_terminal(interactive=stdin, tty=tty)
+    process_options.require_terminal(interactive=stdin, tty=tty)
     return engine.attach(
         container, stdin=stdin, detach_keys=flags["detach_keys"], sig_proxy=flags["sig_proxy"]
     )
@@ -30,9 +30,9 @@ COMMANDS = (
         "[OPTIONS] CONTAINER",
         "Attach to a running container",
         (
-            run_options.DETACH_KEYS,
+            process_options.DETACH_KEYS,
             flag("--no-stdin", "leave standard input alone"),
-            run_options.SIG_PROXY,
+            process_options.SIG_PROXY,
         ),
         perform=attach,
         minimum=1,

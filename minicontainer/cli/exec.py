@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minicontainer.cli import containers, run_options
+from minicontainer.cli import containers, process_options
 from minicontainer.cli.options import Command, flag
 
 TYPE_CHECKING = False
@@ -15,8 +15,8 @@ def execute(paths: Paths, flags: Values, arguments: list[str]) -> int:
     """Run the command; its exit code."""
     reference, *command = arguments
     if not flags["detach"]:
-        run_options.require_terminal(interactive=flags["interactive"], tty=flags["tty"])
-    env = run_options.join_environment(flags)
+        process_options.require_terminal(interactive=flags["interactive"], tty=flags["tty"])
+    env = process_options.join_environment(flags)
     from minicontainer.engine import execute as engine
 
     request = {
@@ -42,11 +42,11 @@ COMMANDS = (
             flag("-d, --detach", "run it in the background"),
             flag("-i, --interactive", "keep standard input open"),
             flag("-t, --tty", "give it a terminal"),
-            *run_options.ENVIRONMENT,
-            run_options.WORKDIR,
-            run_options.USER,
+            *process_options.ENVIRONMENT,
+            process_options.WORKDIR,
+            process_options.USER,
             flag("--privileged", "all capabilities"),
-            run_options.DETACH_KEYS,
+            process_options.DETACH_KEYS,
         ),
         perform=execute,
         minimum=2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minicontainer.cli import output, tables, times
+from minicontainer.cli import containers, output, tables, times
 from minicontainer.cli.options import Command, Option, Refusal, flag
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ def prune(paths: Paths, flags: Values, arguments: list[str]) -> int:
         raise Refusal("nothing was removed")
     from minicontainer.engine import prune as engine
 
+    containers.check_layout(paths)
     removed = engine.prune(
         paths,
         all_containers=flags["all"],

@@ -42,20 +42,19 @@ _RAW = (
 
 def ps(paths: Paths, flags: Values, arguments: list[str]) -> int:
     """List containers, the newest first."""
-    found = filters.choose(containers.load(paths), flags["filter"])
+    chosen = filters.choose(containers.load(paths), flags["filter"])
     last = 1 if flags["latest"] else flags["last"]
-    if last >= 0:
-        found = found[:last]
-    elif not (flags["all"] or filters.shows_stopped(flags["filter"])):
-        found = [one for one in found if one.status in ("running", "paused", "restarting")]
+    found = [(one, one.status) for one in (chosen[:last] if last >= 0 else chosen)]
+    if last < 0 and not (flags["all"] or filters.shows_stopped(flags["filter"])):
+        found = [entry for entry in found if entry[1] in ("running", "paused", "restarting")]
     if flags["quiet"]:
-        for container in found:
+        for container, _ in found:
             output.line(container.id if flags["no_trunc"] else container.id[:12])
         return 0
     form = flags["format"] or ""
     sized = flags["size"] or ".Size" in form
     now = time.time()
-    rows = [row(one, now, full=flags["no_trunc"], sized=sized) for one in found]
+    rows = [row(one, state, now, full=flags["no_trunc"], sized=sized) for one, state in found]
     tables.listing(
         rows,
         _HEADINGS,
@@ -66,7 +65,7 @@ def ps(paths: Paths, flags: Values, arguments: list[str]) -> int:
     return 0
 
 
-def row(container: Container, now: float, *, full: bool, sized: bool) -> dict[str, Any]:
+def row(container: Container, state: str, now: float, *, full: bool, sized: bool) -> dict[str, Any]:
     """The fields of one container, all as text."""
     options = container.options
     labels = options.get("label") or {}
@@ -80,8 +79,8 @@ def row(container: Container, now: float, *, full: bool, sized: bool) -> dict[st
         "CreatedAt": times.local(created) if created else "",
         "RunningFor": times.ago(created, now) if created else "",
         "Ports": "",
-        "State": container.status,
-        "Status": status(container, now),
+        "State": state,
+        "Status": status(container, state, now),
         "Size": _size(container) if sized else "0B",
         "Names": container.name,
         "Labels": ",".join(f"{key}={labels[key]}" for key in sorted(labels)),
@@ -92,9 +91,8 @@ def row(container: Container, now: float, *, full: bool, sized: bool) -> dict[st
     }
 
 
-def status(container: Container, now: float) -> str:
+def status(container: Container, state: str, now: float) -> str:
     """The status in words: `Up 5 minutes (Paused)`, `Exited (0) 3 minutes ago`."""
-    state = container.status
     last = container.last
     if state in ("running", "paused"):
         started = _seconds(last.get("started_at"))
@@ -123,8 +121,10 @@ def _volume_name(mount: dict[str, Any]) -> str:
 
 def _seconds(stamp: object) -> float:
     """Seconds since 1970 of a time in a record; 0 for none, or for one that cannot be read."""
+    from minicontainer.engine import times as stamps
+
     try:
-        return times.rfc3339(str(stamp or ""))
+        return stamps.seconds(str(stamp or ""))
     except ValueError:
         return 0.0
 

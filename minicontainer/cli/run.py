@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minicontainer.cli import output, run_options
+from minicontainer.cli import output, process_options, run_options
 from minicontainer.cli.options import Command
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ def run(paths: Paths, flags: Values, arguments: list[str]) -> int:
     """Run it; the command's own exit code, or with -d 0 and the id on standard output."""
     options = run_options.collect(flags, arguments)
     if not options["detach"]:
-        run_options.require_terminal(interactive=options["interactive"], tty=options["tty"])
+        process_options.require_terminal(interactive=options["interactive"], tty=options["tty"])
     from minicontainer.engine import run as engine
 
     if not options["detach"]:

@@ -6,8 +6,8 @@ get wrong, and leaves one plain dict: strings have become values with units here
 
 from __future__ import annotations
 
-from minicontainer.cli import mounts, quantities, values
-from minicontainer.cli.options import NOT_YET, Option, Refusal, WrongArguments, flag
+from minicontainer.cli import mounts, process_options, quantities, values
+from minicontainer.cli.options import NOT_YET, Option, WrongArguments, flag
 from minicontainer.errors import UsageError
 
 TYPE_CHECKING = False
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minicontainer.cli.options import Values
-
-_TOTAL_LIMIT = 1 << 20
 
 # Also the rows of `update`.
 LIMITS = (
@@ -43,20 +41,6 @@ RESTART = Option(
     "--restart", values.restart, "when to start again: no, on-failure[:N], always, unless-stopped",
     "POLICY",
 )  # fmt: skip
-DETACH_KEYS = Option(
-    "--detach-keys", values.detach_keys, "keys that detach, ctrl-p,ctrl-q if not given", "KEYS"
-)
-SIG_PROXY = flag("--sig-proxy", "pass signals on to the container", default=True)
-ENVIRONMENT = (
-    Option(
-        "-e, --env", values.environment, "set a variable, or hand on the caller's",
-        "NAME[=VALUE]", repeat=True,
-    ),
-    Option("--env-file", values.environment_file, "variables, one a line", "FILE", repeat=True),
-)  # fmt: skip
-WORKDIR = Option("-w, --workdir", values.workdir, "directory the command starts in", "DIR")
-USER = Option("-u, --user", values.user, "name or number, and group", "USER[:GROUP]")
-
 _IDENTITY = (
     Option("--rootfs", values.path, "directory to use as root file system, never written", "DIR"),
     Option("--name", values.name, "name of the container", "NAME"),
@@ -73,15 +57,15 @@ _MODE = (
     flag("-i, --interactive", "keep standard input open"),
     flag("-t, --tty", "give it a terminal"),
     flag("--rm", "remove the container when it ends"),
-    SIG_PROXY,
-    DETACH_KEYS,
+    process_options.SIG_PROXY,
+    process_options.DETACH_KEYS,
     RESTART,
     flag("-q, --quiet", "no progress on standard error"),
 )  # fmt: skip
 _PROCESS = (
-    *ENVIRONMENT,
-    WORKDIR,
-    USER,
+    *process_options.ENVIRONMENT,
+    process_options.WORKDIR,
+    process_options.USER,
     Option("--group-add", str, "further group", "GROUP", repeat=True),
     Option("--entrypoint", str, 'program before the arguments, "" for none', "COMMAND"),
     Option("--stop-signal", values.signal, "signal that stops it (default TERM)", "SIGNAL"),
@@ -202,7 +186,7 @@ def collect(flags: Values, arguments: list[str]) -> dict[str, Any]:
 
 def _gather(options: dict[str, Any]) -> None:
     """Turn what lists mean into its final form: later entries win where there is a key."""
-    options["env"] = join_environment(options)
+    options["env"] = process_options.join_environment(options)
     labels = [pair for pairs in options.pop("label_file") for pair in pairs]
     options["label"] = _table("labels", labels + options["label"])
     for key in ("annotation", "sysctl", "log_opt"):
@@ -217,22 +201,10 @@ def _gather(options: dict[str, Any]) -> None:
         seen.add(mount["destination"])
 
 
-def join_environment(flags: Values) -> list[str]:
-    """The variables of `--env-file`, then those of `-e`; `env_file` is taken out of `flags`."""
-    listed: list[str] = [line for lines in flags.pop("env_file") for line in lines] + flags["env"]
-    _check_total("the environment", listed)
-    return listed
-
-
 def _table(what: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     table = dict(pairs)
-    _check_total(what, [key + value for key, value in table.items()])
+    process_options.check_total(what, [key + value for key, value in table.items()])
     return table
-
-
-def _check_total(what: str, texts: list[str]) -> None:
-    if sum(map(len, texts)) > _TOTAL_LIMIT:
-        raise UsageError(f"{what}: more than {_TOTAL_LIMIT} bytes in all")
 
 
 def _check_mode(options: dict[str, Any]) -> None:
@@ -243,7 +215,10 @@ def _check_mode(options: dict[str, Any]) -> None:
             options["uts"] == "host" and (options["hostname"] or options["domainname"]),
             "--uts host and --hostname exclude each other: the name would be the host's",
         ),
-        (options["log_driver"] == "none" and options["log_opt"], "--log-opt and --log-driver none exclude each other"),
+        (
+            options["log_driver"] == "none" and options["log_opt"],
+            "--log-opt and --log-driver none exclude each other",
+        ),
     )
     for broken, sentence in conflicts:
         if broken:
@@ -261,13 +236,3 @@ def _check_limits(options: dict[str, Any]) -> None:
         raise UsageError(f"--memory-reservation is above --memory; accepted up to {memory}")
     if options["cpus"] is not None and (options["cpu_period"] or options["cpu_quota"]):
         raise UsageError("--cpus and --cpu-period or --cpu-quota exclude each other")
-
-
-def require_terminal(*, interactive: bool, tty: bool) -> None:
-    """Raises Refusal for `-it` when standard input is no terminal."""
-    import os
-
-    if interactive and tty and not os.isatty(0):
-        raise Refusal(
-            "the input device is not a TTY", hint="leave out -t to feed input from a pipe or file"
-        )

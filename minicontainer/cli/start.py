@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minicontainer.cli import containers, filters, output, run_options
+from minicontainer.cli import containers, filters, output, process_options
 from minicontainer.cli.options import Command, Option, Refusal, WrongArguments, flag
 
 TYPE_CHECKING = False
@@ -34,7 +34,7 @@ def _attached(paths: Paths, flags: Values, reference: str) -> int:
 
     container = containers.find(paths, reference)
     tty = bool(container.options.get("tty"))
-    run_options.require_terminal(interactive=flags["interactive"], tty=tty)
+    process_options.require_terminal(interactive=flags["interactive"], tty=tty)
     return engine.start_attached(
         paths,
         container,
@@ -71,8 +71,8 @@ COMMANDS = (
         (
             flag("-a, --attach", "show its output, pass signals on, end with its exit code"),
             flag("-i, --interactive", "attach standard input as well"),
-            run_options.DETACH_KEYS,
-            run_options.SIG_PROXY,
+            process_options.DETACH_KEYS,
+            process_options.SIG_PROXY,
             flag("--all", "every container that does not run, oldest first"),
             Option(
                 "--filter", filters.condition, "with --all: restart-policy=always, label=...",

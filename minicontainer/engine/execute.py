@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 
 from minicontainer import kernel
-from minicontainer.engine import attach
+from minicontainer.engine import records
 from minicontainer.engine.pipes import open_pipes
-from minicontainer.engine.records import Container
 from minicontainer.errors import Error, InvalidState, UsageError
-from minicontainer.primitives import capabilities
-from minicontainer.runtime import enter, lifecycle, spec
+from minicontainer.runtime import enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from minicontainer.engine.records import Container
+    from minicontainer.runtime.children import Process
 
 
 def execute(container: Container, request: dict[str, Any]) -> int:
@@ -38,7 +39,7 @@ def execute(container: Container, request: dict[str, Any]) -> int:
         streams=streams,
     )
     try:
-        process = enter.execute(entry)
+        process = enter.execute(entry, _prepare_relay)
     except Error as failure:
         raise _as_exec(failure) from failure.__cause__
     finally:
@@ -58,17 +59,21 @@ def _as_exec(failure: Error) -> Error:
 
 def _process(container: Container, request: dict[str, Any]) -> dict[str, Any]:
     """The container's own process, with the command and what the caller changed."""
-    config = spec.load(container.paths.config(container.id))
+    config = records.config(container)
     process = {**config["process"], "args": request["command"], "terminal": bool(request["tty"])}
     env = process["env"] + (
         [] if config["process"].get("terminal") or not request["tty"] else ["TERM=xterm"]
     )
     process["env"] = merge_env(env, request.get("env") or [])
     if request["tty"]:
+        from minicontainer.engine import attach
+
         process["consoleSize"] = attach.console_size()
     if request.get("workdir"):
         process["cwd"] = request["workdir"]
     if request.get("privileged"):
+        from minicontainer.primitives import capabilities
+
         names = capabilities.names(capabilities.bounding())
         process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
     return process
@@ -94,7 +99,14 @@ def _streams(request: dict[str, Any]) -> tuple[tuple[int, int, int], tuple[int, 
     return open_pipes(bool(request.get("interactive")))
 
 
-def _relay(process: lifecycle.Process, ours: tuple[int, int, int], request: dict[str, Any]) -> int:
+def _prepare_relay() -> None:
+    """Import what relays the streams: a millisecond that the stage works in as well."""
+    from minicontainer.engine import attach  # noqa: F401
+
+
+def _relay(process: Process, ours: tuple[int, int, int], request: dict[str, Any]) -> int:
+    from minicontainer.engine import attach
+
     status = attach.pump(
         process,
         streams=ours,

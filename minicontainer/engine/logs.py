@@ -70,6 +70,10 @@ class LogWriter:
         self._size = found.st_size
         self._torn = found.st_size > 0 and os.pread(self._fd, 1, found.st_size - 1) != b"\n"
 
+    def warm_up(self) -> None:
+        """Import what writing needs, as long as the interpreter's files are those we run."""
+        _entries(b"\n", "stdout", self._now())
+
     def write(self, stream: str, data: bytes) -> None:
         """Append output of `stream` ("stdout" or "stderr") read just now; an unended line waits."""
         data = self._partial[stream] + data

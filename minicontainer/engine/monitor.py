@@ -134,8 +134,9 @@ def supervise(
     monitor.pipes = pipes
     try:
         try:
-            monitor.connect(attach_path, client_fd, local, signals)
-            process = monitor.launch()
+            with step("start the container"):
+                monitor.connect(attach_path, client_fd, local, signals)
+                process = monitor.launch()
         except Error as failure:
             monitor.end(failure.exit_code, failure)
             if report is not None:
@@ -237,6 +238,8 @@ class _Monitor:
 
     def run(self, process: Process) -> int:
         """Stay with the container, through restarts, to its end; its exit code."""
+        if self._log is not None:
+            self._log.warm_up()
         restarts, delay = 0, 0.0
         while True:
             started = time.monotonic()

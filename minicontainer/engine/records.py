@@ -141,20 +141,26 @@ class Container:
         """The cgroup of the running container, or None where there is none."""
         from minicontainer.primitives import cgroups
 
-        layout = cgroups.detect()
-        if not self.state or not self.state.get("cgroup") or layout.mode == "none":
+        if not self.state or not self.state.get("cgroup"):
             return None
-        return cgroups.open_group(layout, self.state["cgroup"])
+        if not _layout:  # the same for all that a command lists
+            _layout.append(cgroups.detect())
+        if _layout[0].mode == "none":
+            return None
+        return cgroups.open_group(_layout[0], self.state["cgroup"])
 
     def _frozen(self) -> bool:
         group = self.group()
         return group is not None and bool(group.frozen())
 
 
+_layout: list[Any] = []
+
+
 def prepare(paths: Paths) -> None:
     """Make the two roots where they are missing; refuse what another program or version wrote."""
     try:
-        with open(paths.version) as file:
+        with open(paths.version, errors="backslashreplace") as file:
             found = file.read(64).strip()
     except FileNotFoundError:
         _lay_out(paths)
@@ -184,7 +190,11 @@ def _lay_out(paths: Paths) -> None:
         for name in _DIRECTORIES:
             os.makedirs(f"{paths.root}/{name}", 0o711, exist_ok=True)
         os.makedirs(paths.running, 0o711, exist_ok=True)
-        commits.replace(paths.version, LAYOUT + "\n", durable=True)
+        # In tmp/ first: should we die here, that is where prune looks.
+        staged = f"{paths.tmp}/version-{os.getpid()}"
+        commits.replace(staged, LAYOUT + "\n", durable=True)
+        kernel.rename(staged, paths.version)
+        commits.sync(paths.root)
 
 
 def _adoptable(root: str, name: str) -> bool:
@@ -265,7 +275,11 @@ def _release(paths: Paths, name: str, holder: str) -> None:
 
 
 def release_name(paths: Paths, name: str, container_id: str) -> None:
-    """Give the name back if it is the container's; may be repeated. A broken one has none."""
+    """Give the name back if it is the container's; may be repeated.
+
+    No name: whichever it has; a broken container does not know its own.
+    """
+    name = name or _name_of(paths, container_id)
     try:
         if name and os.readlink(paths.name(name)) == container_id:
             _release(paths, name, container_id)
@@ -278,8 +292,13 @@ def present_name(paths: Paths, record: Record) -> str:
     name = str(record["name"])
     if _is_held_by(paths, name, record["id"]):
         return name
-    others = (other for other in os.listdir(paths.names) if _is_held_by(paths, other, record["id"]))
-    return next(others, name)
+    return _name_of(paths, record["id"]) or name
+
+
+def _name_of(paths: Paths, container_id: str) -> str:
+    """The name that leads to the container, empty if none does."""
+    found = (name for name in os.listdir(paths.names) if _is_held_by(paths, name, container_id))
+    return next(found, "")
 
 
 def _is_held_by(paths: Paths, name: str, container_id: str) -> bool:
@@ -338,6 +357,14 @@ def load_all(paths: Paths) -> list[Container]:
     found = [Container(paths, container_id) for container_id in ids(paths)]
     found = [one for one in found if exists(paths, one.id)]
     return sorted(found, key=lambda one: str(one.record.get("created", "")), reverse=True)
+
+
+def config(container: Container) -> dict[str, Any]:
+    """The container's OCI configuration, as we wrote it. Raises Error when it is damaged."""
+    found = _read(container.paths.config(container.id))
+    if found is None:
+        raise NotFound(f"No such container: {container.name}")
+    return found
 
 
 def write(path: str, value: Record, *, durable: bool = True) -> None:

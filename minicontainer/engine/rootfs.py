@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import contextmanager
 
 from minicontainer import kernel
-from minicontainer.engine import task
+from minicontainer.engine import task, userids
 from minicontainer.engine.records import Container
 from minicontainer.errors import InvalidState
 from minicontainer.primitives import mounts, overlay, rootfs
@@ -17,6 +16,7 @@ from minicontainer.steps import step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def _running_root(container: Container) -> int:
 def _mounted_root(container: Container, volumes: bool) -> int:
     snapshot = task.snapshot_of(container.paths, container.id, container.options)
     config = spec.load(container.paths.config(container.id))
-    _own_mount_namespace()
+    _own_mount_namespace(config["linux"])
     binds = [entry for entry in config.get("mounts", ()) if _is_volume(entry)] if volumes else []
     config = {**config, "mounts": binds, "linux": {}, "process": {}}
     with step("clone the volumes"):
@@ -67,21 +67,12 @@ def _mounted_root(container: Container, volumes: bool) -> int:
     return root.fd
 
 
-def _own_mount_namespace() -> None:
+def _own_mount_namespace(linux: dict[str, Any]) -> None:
     with step("make a mount namespace for this command"):
         if os.geteuid() == 0:
             kernel.unshare(kernel.CLONE_NEWNS)
-            return
-        uid, gid = os.geteuid(), os.getegid()
-        try:
-            kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
-        except OSError as failure:
-            if failure.errno == errno.EINVAL:
-                raise InvalidState("this needs a process with one thread") from failure
-            raise
-        kernel.write_file("/proc/self/setgroups", "deny")
-        kernel.write_file("/proc/self/uid_map", f"0 {uid} 1\n")
-        kernel.write_file("/proc/self/gid_map", f"0 {gid} 1\n")
+        else:
+            userids.enter(linux, kernel.CLONE_NEWNS)
 
 
 def _is_volume(entry: dict[str, object]) -> bool:

@@ -339,18 +339,25 @@ def _be_monitor(made: task.Task, report_fd: int, client_fd: int) -> NoReturn:
             kernel.dup2(null_fd, fd)
         kernel.close(null_fd)
         options = made.options
-        made.prepare()
+        try:
+            made.prepare()
+            log = _log_writer(made)
+        except BaseException as failure:
+            made.abandon(failure)
+            raise
         monitor.supervise(
             made,
             tty=bool(options.get("tty")),
             open_stdin=bool(options.get("interactive")),
-            log=_log_writer(made),
+            log=log,
             attach_path=made.paths.attach(made.id),
             client_fd=client_fd,
             signals=False,
             report=report,
         )
     except BaseException as failure:  # the caller's stack must not unwind in this process
+        if isinstance(failure, OSError):
+            failure = steps.kernel_error("watch over the container", failure)
         try:
             report(
                 failure if isinstance(failure, Error) else Error(f"the monitor failed: {failure!r}")

@@ -7,7 +7,7 @@ import os
 
 from minicontainer import kernel, steps
 from minicontainer.engine import hostfiles, records, surroundings, times
-from minicontainer.errors import Error, SnapshotError, UsageError
+from minicontainer.errors import Error, KernelError, SnapshotError, UsageError
 from minicontainer.kernel import procfs
 from minicontainer.paths import Paths
 from minicontainer.primitives import cgroups, commits, overlay
@@ -18,6 +18,8 @@ from minicontainer.steps import step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class Task:
@@ -85,7 +87,10 @@ class Task:
             if not self.options.get("rm"):
                 self._note_start()
         except BaseException as failure:
-            self._undo(process, failure)
+            if process is None:
+                self.abandon(failure)
+            else:
+                self._undo(process, failure)
             raise
         self.made_sources = []
         self.unlock()
@@ -120,10 +125,18 @@ class Task:
     def restarting(self, count: int, delay: float) -> None:
         """Record that the next start comes after `delay` seconds."""
         self.restarts = count
-        self._save_state(0, None, restarting=True)
+        try:
+            self._save_state(0, None, restarting=True)
+        except KernelError as failure:
+            if failure.errno not in _NO_ROOM:
+                raise
 
     def ended(self, exit_code: int) -> None:
         """The last act of a monitor: no restart follows. Applies --rm."""
+        if self.creation is not None:  # begun, and then its monitor could not be
+            self.creation.abandon()
+            self.creation = None
+            self._end_group()
         self.unlock()
         remove_volatile(self.running_dir)
         if self.options.get("rm"):
@@ -272,7 +285,8 @@ class Task:
             "cgroup": self.group.path if self.group is not None else "",
             "restarting": restarting,
         }
-        facts.save(self.running_dir, state)
+        with step("save the container's state"):
+            facts.save(self.running_dir, state)
 
     def _note_start(self) -> None:
         last = {
@@ -311,7 +325,7 @@ class Task:
         try:
             records.write(self.paths.last(self.id), last, durable=False)
         except OSError as failure:
-            if failure.errno not in (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            if failure.errno not in (errno.ENOENT, *_NO_ROOM):
                 raise
 
     def _undo(self, process: lifecycle.Process | None, failure: BaseException) -> None:

@@ -185,9 +185,11 @@ class _Members:
         self._inner = None
 
 
-def _open_zstd(take: Read) -> Any:
+def _open_zstd(take: Callable[[], bytes]) -> Any:
+    import importlib
+
     try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
+        zstd = importlib.import_module("compression.zstd")  # Python 3.14
     except ImportError:
         return _Program(take, ("zstd", "-dcq"))
     return _Frames(take, zstd.ZstdDecompressor, b"", "zstd")
@@ -206,7 +208,7 @@ class _Frames(_Members):
 class _Program:
     """What a decompressing program writes; a thread feeds it."""
 
-    def __init__(self, take: Read, command: Iterable[str]) -> None:
+    def __init__(self, take: Callable[[], bytes], command: Iterable[str]) -> None:
         import subprocess
         import threading
 

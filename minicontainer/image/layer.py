@@ -42,6 +42,8 @@ _KINDS = {tar.CHARACTER: stat.S_IFCHR, tar.BLOCK: stat.S_IFBLK, tar.FIFO: stat.S
 _LARGEST_ID = (1 << 32) - 2
 _FARTHEST_SECONDS = 1 << 40
 _MOST_OPEN = 64
+# Of the directories of one layer: what is remembered of them, and what is recorded.
+_MOST_CHARACTERS = 64 << 20
 _MOST_IMPLICIT_CHARACTERS = 1 << 20
 _RESERVE_BYTES = 64 << 20
 
@@ -123,14 +125,14 @@ class _Layer:
         self.bytes = 0
         self.root = self.opaque = False
         self.implicit: list[str] = []
-        self._implicit_characters = 0
+        self._characters = 0
 
     def add(self, member: tar.Member) -> None:
         """Make what one header describes, in place of what this layer had under that name."""
         parts = split(member.name)
         if not parts:
             if member.kind == tar.DIRECTORY:
-                self._directories[""] = self._attributes(member, stat.S_IFDIR)
+                self._remember("", self._attributes(member, stat.S_IFDIR))
                 self.root = True
             return
         name = parts[-1]
@@ -220,9 +222,8 @@ class _Layer:
                 ) from None
             kernel.unlink(name, dir_fd=fd)
             hidden = True
-        kernel.mkdir(name, 0o755, dir_fd=fd)
+        kernel.mkdir(name, 0o700, dir_fd=fd)
         below = kernel.open(name, _DIRECTORY | kernel.O_NOFOLLOW, dir_fd=fd)
-        kernel.chmod(f"/proc/self/fd/{below}", 0o755)
         if hidden:
             self._hide_below(below)
         self._note_implicit(path)
@@ -230,8 +231,8 @@ class _Layer:
 
     def _note_implicit(self, path: str) -> None:
         self._count()
-        self._implicit_characters += len(path)
-        if self._implicit_characters < _MOST_IMPLICIT_CHARACTERS:
+        self._remember(path, copies.Attributes(stat.S_IFDIR | 0o755, self._owner, {}, (0, 0)))
+        if self._characters < _MOST_IMPLICIT_CHARACTERS:
             self.implicit.append(path)
 
     def _count(self) -> None:
@@ -250,7 +251,13 @@ class _Layer:
                 kernel.mkdir(name, 0o700, dir_fd=fd)
                 # What it replaces has hidden a directory of the layers below.
                 self._hide_below(self._parent(path))
-        self._directories[path] = self._attributes(member, stat.S_IFDIR)
+        self._remember(path, self._attributes(member, stat.S_IFDIR))
+
+    def _remember(self, path: str, wear: copies.Attributes) -> None:
+        self._characters += len(path)
+        if self._characters > _MOST_CHARACTERS:
+            raise ImageError("the layer is refused: the names of its directories are too long")
+        self._directories[path] = wear
 
     def _clear(self, fd: int, above: str, name: str) -> None:
         """Remove what this layer has as `name`, a whole directory too."""
@@ -427,6 +434,8 @@ class _Layer:
         kernel.utime(fd, ns=wear.times)
 
     def _set_attribute(self, fd: int, name: str, value: bytes) -> None:
+        if "\0" in name:
+            raise ImageError("the layer is refused: an extended attribute with a NUL in its name")
         try:
             kernel.setxattr(fd, name, value)
         except OSError as failure:
@@ -458,5 +467,7 @@ def _device(member: tar.Member) -> int:
     if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
         raise ImageError(f"the layer is refused: {name!r} is the impossible device {major}:{minor}")
     if member.kind == tar.CHARACTER and (major, minor) == (0, 0):
-        raise ImageError(f"the layer is refused: {name!r} is the device 0:0, a deletion in disguise")
+        raise ImageError(
+            f"the layer is refused: {name!r} is the device 0:0, a deletion in disguise"
+        )
     return os.makedev(major, minor)

@@ -72,8 +72,10 @@ def familiar_name(reference: Reference) -> str:
         return name(reference)
     repository: str = reference.repository
     first, _, rest = repository.partition("/")
-    # library/a.b/c would be read as a registry a.b; such a repository keeps its first part.
-    return rest if first == "library" and rest and "/" not in rest else repository
+    if first == "library" and rest and "/" not in rest:
+        return rest
+    # docker.io/a.b/c without its registry would be another one's.
+    return name(reference) if _is_host(first) or first == "library" else repository
 
 
 def is_digest(text: str) -> bool:
@@ -120,12 +122,15 @@ def _split_tag(text: str) -> tuple[str, str | None]:
 
 def _split_registry(text: str) -> tuple[str, str]:
     first, slash, rest = text.partition("/")
-    is_host = "." in first or ":" in first or first == "localhost" or first.lower() != first
-    if not slash or not is_host:
+    if not slash or not _is_host(first):
         return HUB, text if slash else f"library/{text}"
     if first in ("index.docker.io", HUB):
         return HUB, rest if "/" in rest else f"library/{rest}"
     return first, rest
+
+
+def _is_host(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost" or first.lower() != first
 
 
 def _check_repository(text: str, repository: str) -> None:

@@ -57,8 +57,13 @@ def stat(pid: int) -> list[str] | None:
 
 
 def boot_id() -> str:
-    """A name for the time since the machine was started."""
-    return read("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+    """A name for the time since the machine was started; read once."""
+    if not _boot_id:
+        _boot_id.append(read("/proc/sys/kernel/random/boot_id").decode("ascii").strip())
+    return _boot_id[0]
+
+
+_boot_id: list[str] = []
 
 
 def namespace_inode(pid: int | str, kind: str) -> int:

@@ -28,6 +28,10 @@ Snapshot = namedtuple("Snapshot", "lower upper work volatile user")
 _OWN = {"proc", "sys", "dev", "lost+found"}
 
 
+# A full or failing disk: a copy of the files would fail there just the same.
+_NO_REFUSAL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM)
+
+
 def mount(snapshot: Snapshot, target: str) -> None:
     """Mount `snapshot` on the directory `target`.
 
@@ -43,6 +47,8 @@ def mount(snapshot: Snapshot, target: str) -> None:
         _mount_split(snapshot, target)
         return
     error = kernel_error("mount the container's overlay", refused)
+    if refused.errno in _NO_REFUSAL:
+        raise error from refused
     raise SnapshotError(
         str(error), errno=refused.errno or 0, syscall="mount", hint=error.hint
     ) from refused
@@ -99,6 +105,8 @@ def _mount_part(snapshot: Snapshot, name: str, here: str, mode: int) -> None:
     if not os.path.lexists(here):
         kernel.mkdir(here, 0o755)
         kernel.chmod(here, mode & 0o1777)
+    if not os.access(f"/{name}", os.R_OK | os.X_OK):
+        return  # as it could not be seen into, an empty one of the container's own is of more use
     work = f"{snapshot.work}/{name}"
     if not os.path.isdir(work):
         kernel.mkdir(work, 0o755)
@@ -108,7 +116,7 @@ def _mount_part(snapshot: Snapshot, name: str, here: str, mode: int) -> None:
     try:
         _mount(part, here)
     except OSError as failure:
-        # Mounts below it are locked too, or it cannot be read: shown as it is, not writable.
+        # Mounts below it are locked too: shown as it is, not writable.
         if failure.errno not in (errno.EINVAL, errno.EPERM, errno.EACCES):
             raise
         try:

@@ -22,11 +22,12 @@ from minicontainer.primitives import devices, namespaces
 from minicontainer.runtime import process as last_hop
 from minicontainer.runtime import state as facts
 from minicontainer.runtime import sync
-from minicontainer.runtime.lifecycle import Process, reap
+from minicontainer.runtime.children import Process, reap
 from minicontainer.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from minicontainer.primitives.cgroups import Group
@@ -55,9 +56,12 @@ class Request:
         self.channel_fd = -1
 
 
-def execute(request: Request) -> Process:
+def execute(request: Request, meanwhile: Callable[[], object] = bool) -> Process:
     """Start the process; the caller becomes its parent. Raises InvalidState when the container
-    is not running, and whatever Error the stage met."""
+    is not running, and whatever Error the stage met.
+
+    meanwhile: called once, while the stage is at work.
+    """
     request.namespaces = namespaces.open_all(request.state["pid"], list(namespaces.KINDS))
     if not facts.is_alive(request.state):
         raise InvalidState("the container is not running")
@@ -70,6 +74,7 @@ def execute(request: Request) -> Process:
             _stage(request, parent_end)
         kernel.close(request.channel_fd)
         request.channel_fd = -1
+        meanwhile()
         return _follow(parent_end, stage_pid)
     finally:
         for fd in (parent_end, request.channel_fd, *(fd for _, fd in request.namespaces)):

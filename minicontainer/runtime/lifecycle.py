@@ -14,17 +14,14 @@ from minicontainer.errors import Error, InvalidState
 from minicontainer.kernel import procfs
 from minicontainer.primitives import namespaces
 from minicontainer.runtime import init, sync
+from minicontainer.runtime.children import Process, open_pidfd, reap
 from minicontainer.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import namedtuple
     from typing import Any
-else:
-    from minicontainer.tuples import namedtuple
 
-# pidfd is -1 before Linux 5.3, console_fd (the terminal's master) -1 without a terminal.
-Process = namedtuple("Process", "pid start_time pidfd console_fd")
+__all__ = ["Creation", "Process", "create", "reap", "remove_fifos", "start"]
 
 FIFO, CONTROL = "exec.fifo", "control.fifo"
 
@@ -66,7 +63,7 @@ class Creation:
         try:
             console_fd = _follow(self._launch, self._channel, pids)
             process = Process(
-                pids[-1], procfs.start_time(pids[-1]), _pidfd(pids[-1]), console_fd
+                pids[-1], procfs.start_time(pids[-1]), open_pidfd(pids[-1]), console_fd
             )
         except BaseException:
             self.abandon()
@@ -186,29 +183,12 @@ def _obituary(pids: list[int]) -> str:
     return f"the container's first process was {how} while being set up"
 
 
-def reap(pid: int) -> int:
-    """Wait for a child and give its wait status; 0 when it is none of ours."""
-    try:
-        return os.waitpid(pid, 0)[1]
-    except ChildProcessError:
-        return 0
-
-
 def _end(pid: int) -> None:
     try:
         kernel.kill(pid, kernel.SIGKILL)
     except ProcessLookupError:
         pass
     reap(pid)
-
-
-def _pidfd(pid: int) -> int:
-    try:
-        return kernel.pidfd_open(pid)
-    except OSError as failure:
-        if failure.errno != errno.ENOSYS:  # before Linux 5.3
-            raise
-        return -1
 
 
 def _read_to_end(fd: int) -> bytes:

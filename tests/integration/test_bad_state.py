@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ def traces(engine: Engine) -> list[str]:
         found += [f"{name}/{entry}" for entry in os.listdir(path)] if os.path.isdir(path) else []
     running = f"{engine.runroot}/containers"
     found += os.listdir(running) if os.path.isdir(running) else []
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not engine.processes(), "the end of its processes", 2)
     found += list(engine.processes().values())
     return found + [line for line in census.mounts(engine.roots) if " mc-test" not in line]
 
@@ -235,7 +238,7 @@ def test_empty_directories_are_adopted(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "null", "[]", '{"version": 1}', '{"options": {}}', "\0" * 100, "{" * 100_000]
+    "text", ["{", "null", "[]", '{"version": 1}', '{"options": {}}', "\0" * 101, "{" * 100_000]
 )
 def test_damaged_record_is_shown_and_can_be_removed(engine: Engine, text: str) -> None:
     whole = engine.ok("create", "--name", "whole", "--rootfs", engine.rootfs, "true").strip()
@@ -249,7 +252,21 @@ def test_damaged_record_is_shown_and_can_be_removed(engine: Engine, text: str) -
     engine.ok("rm", "whole")
 
 
-@pytest.mark.parametrize("name", ["config.json", "container.json", "last.json"])
+@pytest.mark.parametrize("torn", ["missing", "empty"])
+def test_record_that_never_reached_the_disk_is_no_container(engine: Engine, torn: str) -> None:
+    container_id = engine.ok("create", "--name", "c", "--rootfs", engine.rootfs, "true").strip()
+    path = f"{engine.root}/containers/{container_id}/container.json"
+    os.unlink(path)
+    if torn == "empty":
+        open(path, "w").close()
+    assert engine.ok("ps", "-a", "-q") == ""
+    assert "No such container" in engine.fails(1, "start", "c")
+    engine.sh("true", "--name", "c")
+    engine.ok("prune", "--force")
+    assert engine.leftovers() == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "last.json"])
 def test_missing_record_is_one_clear_line(engine: Engine, name: str) -> None:
     words = ["run", "--name", "c", "--rootfs", engine.rootfs, "true"]
     engine.ok(*words)

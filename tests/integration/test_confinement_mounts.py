@@ -166,8 +166,8 @@ def existing(paths: tuple[str, ...]) -> list[str]:
 
 
 def test_masked_paths_are_empty_and_cannot_be_written(engine: Engine) -> None:
-    script = "for p in $0 $@; do if [ -d $p ]; then ls -A $p; touch $p/x; else cat $p; : >> $p; fi; "
-    script += "done; true"
+    script = "for p in $0 $@; do if [ -d $p ]; then ls -A $p; touch $p/x; "
+    script += "else cat $p; : >> $p; fi; done; true"
     paths = existing(MASKED)
     assert len(paths) > 3
     words = ["run", "--rm", "--rootfs", engine.rootfs, "sh", "-c", script, *paths]

@@ -1,4 +1,4 @@
-"""Hostile trees: whatever a root filesystem or a volume holds, the host's files stay as they are."""
+"""Hostile trees: whatever a rootfs or a volume holds, the host's files stay as they are."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_file_of_ours_over_a_link_does_not_reach_the_host(
     assert snapshot(victim) == before
 
 
-@pytest.mark.parametrize("target", ["{victim}", "../../../../../..{victim}", "/proc/1/root{victim}"])
+@pytest.mark.parametrize("target", ["{victim}", "../../../../..{victim}", "/proc/1/root{victim}"])
 @pytest.mark.parametrize("mount", ["/data", "/data/inner", "/data/new/deep"])
 def test_volume_over_a_link_stays_inside(
     engine: Engine, fs: str, victim: str, target: str, mount: str
@@ -206,9 +206,10 @@ class Swapper(threading.Thread):
         self.count = 0
 
     def run(self) -> None:
-        exchange = 2  # RENAME_EXCHANGE
+        here, exchange = kernel.AT_FDCWD, 2  # RENAME_EXCHANGE
+        first, second = self.names
         while not self.over.is_set():
-            kernel.renameat2(kernel.AT_FDCWD, self.names[0], kernel.AT_FDCWD, self.names[1], exchange)
+            kernel.renameat2(here, first, here, second, exchange)
             self.count += 1
             time.sleep(0.0001)
 
@@ -278,7 +279,7 @@ names = set(getattr(sys, "stdlib_module_names", ())) | set(sys.builtin_module_na
 names |= {"traceback", "linecache", "codecs", "socket", "json", "re", "signal", "struct", "pwd"}
 print(json.dumps([sorted(names), [p for p in sys.path if p]]))
 """
-PLANTED = "open('/marks/' + __name__, 'w').close()\n"
+PLANTED = "open('/mnt/' + __name__, 'w').close()\n"
 
 
 @pytest.fixture
@@ -309,7 +310,7 @@ def planted(engine: Engine, fs: str) -> str:
 
 def test_no_module_of_the_container_is_imported(engine: Engine, planted: str) -> None:
     marks = f"{engine.base}/marks"
-    start = ["run", "--rm", "-v", f"{marks}:/marks"]
+    start = ["run", "--rm", "-v", f"{marks}:/mnt"]
     rootfs = ["--rootfs", planted]
     ends = [
         ([], ["true"], 0),
@@ -343,11 +344,6 @@ def test_the_planted_modules_would_be_found(engine: Engine, planted: str) -> Non
     python = os.path.realpath(sys.executable)
     directory = planted + os.path.realpath(os.path.dirname(os.__file__))
     program = f"import sys; sys.path[:] = [{directory!r}]; import colorsys"
-    script = f"mount --bind {marks} /marks && exec {python} -S -c \"$0\""
-    os.makedirs("/marks", exist_ok=True)
-    try:
-        command = ["unshare", "--mount", "sh", "-c", script, program]
-        subprocess.run(command, check=True)
-    finally:
-        os.rmdir("/marks")
+    script = f'mount --bind {marks} /mnt && exec {python} -S -c "$0"'
+    subprocess.run(["unshare", "--mount", "sh", "-c", script, program], check=True)
     assert os.listdir(marks) == ["colorsys"]

@@ -16,7 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterator
 
-pytestmark = [pytest.mark.root, pytest.mark.lifecycle]
+# Those marked `lifecycle` meet cgroups, so that they run on v2 as well.
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def running(shared_engine: Engine) -> Iterator[Engine]:
 # ---------------------------------------------------------------------------------- streams
 
 
+@pytest.mark.lifecycle
 def test_output_and_exit_code_are_the_commands(running: Engine) -> None:
     done = running.run("exec", "c", "sh", "-c", "echo out; echo err >&2; exit 9")
     assert (done.returncode, done.stdout, done.stderr) == (9, "out\n", "err\n")
@@ -44,6 +46,7 @@ def test_input_is_empty_unless_interactive(running: Engine) -> None:
     assert running.ok("exec", "-i", "c", "cat", input="read") == "read"
 
 
+@pytest.mark.lifecycle
 def test_every_byte_passes_both_ways(running: Engine) -> None:
     data = os.urandom(3_000_000)
     done = running.run("exec", "-i", "c", "cat", input=data, text=False)
@@ -99,6 +102,7 @@ def test_signals_go_to_the_command(running: Engine, number: signal.Signals) -> N
 # ------------------------------------------------------------------------------- the process
 
 
+@pytest.mark.lifecycle
 def test_it_is_in_all_namespaces_of_the_container(running: Engine) -> None:
     script = "for n in mnt pid uts ipc net cgroup; do readlink /proc/self/ns/$n; done"
     told = running.ok("exec", "c", "sh", "-c", script).split()
@@ -107,6 +111,7 @@ def test_it_is_in_all_namespaces_of_the_container(running: Engine) -> None:
     assert running.ok("exec", "c", "hostname") == "inner\n"
 
 
+@pytest.mark.lifecycle
 def test_it_has_the_capabilities_of_the_container_and_no_more(running: Engine) -> None:
     its = inside.status(running.ok("exec", "c", "cat", "/proc/self/status"))
     first = inside.status_of(running.pid("c"))
@@ -168,6 +173,7 @@ def test_no_descriptor_of_ours_is_left_open(running: Engine) -> None:
 # ------------------------------------------------------------------------------------ errors
 
 
+@pytest.mark.lifecycle
 def test_command_that_is_not_there_is_127(running: Engine) -> None:
     assert 'exec: "nowhere"' in running.fails(127, "exec", "c", "nowhere")
     assert "no such file" in running.fails(127, "exec", "c", "/no/where")
@@ -207,6 +213,7 @@ def test_flags_after_the_container_belong_to_the_command(running: Engine) -> Non
 # ---------------------------------------------------------------------- its own container
 
 
+@pytest.mark.lifecycle
 def test_paused_container_is_an_error(engine: Engine) -> None:
     engine.detach("--name", "c")
     engine.ok("pause", "c")
@@ -222,6 +229,7 @@ def test_detached_command_runs_on_without_us(engine: Engine) -> None:
     wait_until(lambda: engine.run("exec", "c", "cat", "/proof").stdout == "done\n", "the proof")
 
 
+@pytest.mark.lifecycle
 def test_command_ends_with_the_container(engine: Engine) -> None:
     engine.detach("--name", "c")
     process = engine.popen("exec", "c", "sh", "-c", "echo in; sleep 1000; echo never")

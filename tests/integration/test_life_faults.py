@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.runner import Engine, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lifecycle]
+# Those marked `lifecycle` meet cgroups, so that they run on v2 as well.
+pytestmark = pytest.mark.root
 
 SLEEP = ("sleep", "1000")
 
@@ -48,6 +49,7 @@ def is_gone(pid: int) -> bool:
 # ---------------------------------------------------------------------------- killed monitors
 
 
+@pytest.mark.lifecycle
 def test_container_without_its_monitor_runs_on_and_says_so(engine: Engine) -> None:
     engine.detach("--name", "c", command=SLEEP)
     pid = kill_monitor(engine, "c")
@@ -58,6 +60,7 @@ def test_container_without_its_monitor_runs_on_and_says_so(engine: Engine) -> No
     engine.ok("unpause", "c")
 
 
+@pytest.mark.lifecycle
 def test_container_that_ends_unseen_is_exited_with_255(engine: Engine) -> None:
     engine.detach("--name", "c", command=SLEEP)
     os.kill(kill_monitor(engine, "c"), signal.SIGKILL)
@@ -78,6 +81,7 @@ def test_wait_does_not_hang_when_the_monitor_is_killed(engine: Engine) -> None:
     assert waiting.communicate(timeout=20)[0] == b"255\n"
 
 
+@pytest.mark.lifecycle
 @pytest.mark.parametrize("verb", [("rm", "-f"), ("stop", "-t", "0"), ("kill",)])
 def test_container_without_its_monitor_can_be_ended(engine: Engine, verb: tuple[str, ...]) -> None:
     engine.detach("--name", "c", command=SLEEP)
@@ -91,6 +95,7 @@ def test_container_without_its_monitor_can_be_ended(engine: Engine, verb: tuple[
     wait_until(lambda: engine.leftovers(0) == [], "the end of every trace")
 
 
+@pytest.mark.lifecycle
 def test_container_that_lost_its_monitor_can_be_started_again(engine: Engine) -> None:
     engine.detach("--name", "c", "--memory", "64m", command=("sh", "-c", "echo run; sleep 1000"))
     engine.wait_for_output("c", "run")
@@ -146,6 +151,7 @@ def forge(engine: Engine, name: str, **changes: object) -> None:
         json.dump({**state, **changes}, file)
 
 
+@pytest.mark.lifecycle
 def test_stranger_with_the_pid_of_a_container_is_not_the_container(
     engine: Engine, stranger: subprocess.Popen[bytes]
 ) -> None:
@@ -174,6 +180,7 @@ def test_stranger_with_the_pid_of_a_monitor_is_not_waited_for(
     engine.ok("rm", "c")
 
 
+@pytest.mark.lifecycle
 def test_damaged_state_is_one_line_and_can_be_removed(engine: Engine) -> None:
     engine.detach("--name", "c", command=SLEEP)
     path, _ = state_of(engine, "c")
@@ -282,6 +289,7 @@ def test_renamed_container_that_removes_itself_gives_its_name_back(engine: Engin
     wait_until(lambda: os.listdir(f"{engine.root}/names") == [], "the end of the name")
 
 
+@pytest.mark.lifecycle
 def test_interrupted_start_leaves_nothing_that_cannot_be_removed(engine: Engine) -> None:
     """The command is killed at moments all over its short life."""
     for step in range(8):
@@ -294,5 +302,6 @@ def test_interrupted_start_leaves_nothing_that_cannot_be_removed(engine: Engine)
         assert status in ("running", "created", "exited")
     engine.ok("rm", "--all", "--force")
     engine.ok("prune", "--force")
+    engine.close_streams()
     assert engine.containers() == []
     wait_until(lambda: engine.leftovers(0) == [], "the end of every trace")

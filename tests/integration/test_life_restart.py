@@ -13,7 +13,8 @@ import pytest
 from tests.support import census
 from tests.support.runner import Engine, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lifecycle]
+# Those marked `lifecycle` meet cgroups, so that they run on v2 as well.
+pytestmark = pytest.mark.root
 
 SLEEP = ("sleep", "1000")
 
@@ -115,6 +116,7 @@ def waiting(engine: Engine, name: str = "c") -> None:
     engine.wait_for(name, "restarting")
 
 
+@pytest.mark.lifecycle
 def test_restarting_container_is_listed_as_such_and_can_be_stopped(engine: Engine) -> None:
     waiting(engine)
     status = engine.ok("ps", "--format", "{{.Status}}")
@@ -131,6 +133,7 @@ def test_start_of_a_restarting_container_makes_no_second_one(engine: Engine) -> 
     assert len(monitors) == 1
 
 
+@pytest.mark.lifecycle
 def test_removal_of_a_restarting_container_is_final(engine: Engine) -> None:
     waiting(engine)
     assert "is running" in engine.fails(1, "rm", "c")
@@ -182,6 +185,7 @@ def test_policy_of_a_running_container_can_be_taken_away(engine: Engine) -> None
     assert restarts(engine) == 0
 
 
+@pytest.mark.lifecycle
 def test_restarted_container_has_the_limits_it_was_updated_to(engine: Engine) -> None:
     script = "cat /sys/fs/cgroup/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids/pids.max"
     options = ("--name", "c", "--restart", "always", "--pids-limit", "99")
@@ -195,6 +199,7 @@ def test_restarted_container_has_the_limits_it_was_updated_to(engine: Engine) ->
 # ------------------------------------------------------------------------------------- reboot
 
 
+@pytest.mark.lifecycle
 def test_reboot_is_never_reported_as_running(engine: Engine) -> None:
     engine.detach("--name", "c", command=SLEEP)
     reboot(engine)
@@ -220,6 +225,7 @@ def test_another_boot_id_means_stopped_though_the_pid_is_alive(engine: Engine) -
     assert engine.status("c") == "running"
 
 
+@pytest.mark.lifecycle
 def test_after_a_reboot_start_all_brings_back_what_should_run(engine: Engine) -> None:
     for name, policy in (
         ("always", "always"),

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.runner import Engine, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lifecycle]
+# Those marked `lifecycle` meet cgroups, so that they run on v2 as well.
+pytestmark = pytest.mark.root
 
 # Ends with 7 when it is asked to; says when it can be asked.
 OBEDIENT = ("sh", "-c", "trap 'exit 7' TERM; trap 'exit 8' USR1; echo ready; sleep 1000 & wait")
@@ -42,6 +43,7 @@ def ended(engine: Engine, *names: str) -> None:
 # ------------------------------------------------------------------------------- create, start
 
 
+@pytest.mark.lifecycle
 def test_create_runs_nothing(engine: Engine) -> None:
     told = engine.ok("create", "--name", "c", "--rootfs", engine.rootfs, "sleep", "1000")
     assert re.fullmatch(r"[0-9a-f]{64}\n", told)
@@ -50,6 +52,7 @@ def test_create_runs_nothing(engine: Engine) -> None:
     assert engine.processes() == {}
 
 
+@pytest.mark.lifecycle
 def test_start_runs_what_was_created(engine: Engine) -> None:
     made(engine, "c")
     assert engine.ok("start", "c") == "c\n"
@@ -80,6 +83,7 @@ def test_started_again_it_finds_its_files_and_goes_on_with_its_log(engine: Engin
     assert engine.ok("logs", "c") == "1\n2\n"
 
 
+@pytest.mark.lifecycle
 def test_start_attached_gives_output_and_exit_code(engine: Engine) -> None:
     script = "echo out; echo err >&2; exit 5"
     engine.ok("create", "--name", "c", "--rootfs", engine.rootfs, "sh", "-c", script)
@@ -112,6 +116,7 @@ def test_start_of_a_paused_container_is_refused(engine: Engine) -> None:
 # ------------------------------------------------------------------------------------- stop
 
 
+@pytest.mark.lifecycle
 def test_stop_asks_with_term(engine: Engine) -> None:
     ready(engine, "c")
     assert engine.ok("stop", "c") == "c\n"
@@ -126,6 +131,7 @@ def test_stop_signal_can_be_chosen_at_the_stop(engine: Engine) -> None:
     assert engine.inspect("c")["State"]["ExitCode"] == 8
 
 
+@pytest.mark.lifecycle
 def test_stop_kills_after_the_timeout(engine: Engine) -> None:
     ready(engine, "c", command=STUBBORN)
     began = time.monotonic()
@@ -154,6 +160,7 @@ def test_stop_of_a_stopped_container_is_done_already(engine: Engine) -> None:
     assert engine.status("new") == "created"
 
 
+@pytest.mark.lifecycle
 def test_stop_reaches_a_paused_container(engine: Engine) -> None:
     ready(engine, "c")
     engine.ok("pause", "c")
@@ -169,6 +176,7 @@ def test_stop_of_several_stops_all_but_the_unknown(engine: Engine) -> None:
     assert [engine.status(name) for name in "ab"] == ["exited", "exited"]
 
 
+@pytest.mark.lifecycle
 def test_stop_leaves_no_process(engine: Engine) -> None:
     ready(engine, "c", command=("sh", "-c", "sleep 1000 & sleep 1000 & " + OBEDIENT[2]))
     engine.ok("stop", "c")
@@ -178,6 +186,7 @@ def test_stop_leaves_no_process(engine: Engine) -> None:
 # ------------------------------------------------------------------------------------- kill
 
 
+@pytest.mark.lifecycle
 def test_kill_kills(engine: Engine) -> None:
     ready(engine, "c")
     assert engine.ok("kill", "c") == "c\n"
@@ -222,6 +231,7 @@ def test_wait_tells_the_code_of_each(engine: Engine) -> None:
     assert engine.ok("wait", "c3", "c0") == "3\n0\n"
 
 
+@pytest.mark.lifecycle
 def test_wait_blocks_until_the_end(engine: Engine) -> None:
     ready(engine, "c")
     waiting = engine.popen("wait", "c")
@@ -253,6 +263,7 @@ def test_wait_for_the_removal(engine: Engine) -> None:
 # ------------------------------------------------------------------------------ restart, rename
 
 
+@pytest.mark.lifecycle
 def test_restart_is_a_stop_and_a_start(engine: Engine) -> None:
     container_id = ready(engine, "c")
     before = engine.inspect("c")["State"]
@@ -303,6 +314,7 @@ def test_rename_to_no_name_is_refused(engine: Engine, name: str) -> None:
 # ------------------------------------------------------------------------------- pause, unpause
 
 
+@pytest.mark.lifecycle
 def test_paused_container_stands_still(engine: Engine) -> None:
     container_id = engine.detach("--name", "c", command=COUNTER)
     path = f"{engine.root}/containers/{container_id}/upper/count"
@@ -325,6 +337,7 @@ def test_paused_container_stands_still(engine: Engine) -> None:
     wait_until(lambda: count() not in (before, ""), "further counts")
 
 
+@pytest.mark.lifecycle
 def test_pause_and_unpause_want_the_opposite_state(engine: Engine) -> None:
     engine.detach("--name", "c")
     made(engine, "new")
@@ -334,6 +347,7 @@ def test_pause_and_unpause_want_the_opposite_state(engine: Engine) -> None:
     assert "already paused" in engine.fails(1, "pause", "c")
 
 
+@pytest.mark.lifecycle
 def test_paused_container_can_be_removed_by_force(engine: Engine) -> None:
     engine.detach("--name", "c")
     engine.ok("pause", "c")
@@ -341,6 +355,7 @@ def test_paused_container_can_be_removed_by_force(engine: Engine) -> None:
     assert engine.processes() == {}
 
 
+@pytest.mark.lifecycle
 def test_paused_container_can_be_killed(engine: Engine) -> None:
     engine.detach("--name", "c")
     engine.ok("pause", "c")
@@ -351,6 +366,7 @@ def test_paused_container_can_be_killed(engine: Engine) -> None:
 # --------------------------------------------------------------------------------------- rm
 
 
+@pytest.mark.lifecycle
 def test_rm_removes_those_it_can(engine: Engine) -> None:
     ended(engine, "a", "b")
     engine.detach("--name", "up")
@@ -378,6 +394,7 @@ def test_rm_all_takes_the_stopped(engine: Engine) -> None:
     assert engine.containers() == [running]
 
 
+@pytest.mark.lifecycle
 def test_rm_all_by_force_takes_the_rest(engine: Engine) -> None:
     made(engine, "new")
     engine.detach("--name", "up")
@@ -471,6 +488,7 @@ def test_name_taken_is_a_conflict_and_leaves_nothing(engine: Engine) -> None:
     assert os.listdir(f"{engine.root}/tmp") == []
 
 
+@pytest.mark.lifecycle
 def test_of_eight_that_want_one_name_exactly_one_gets_it(engine: Engine) -> None:
     argv = ("run", "-d", "--name", "same", "--rootfs", engine.rootfs, "sleep", "1000")
     racing = [engine.popen(*argv) for _ in range(8)]

@@ -86,13 +86,11 @@ def test_term_is_set_with_a_terminal_only(engine: Engine) -> None:
 
 
 def test_nothing_of_the_callers_environment_arrives(engine: Engine) -> None:
-    strange = {
-        name: "from-the-caller"
-        for name in (
-            "LD_LIBRARY_PATH", "LANG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "PYTHONSTARTUP",
-            "PYTHONHASHSEED_", "XDG_RUNTIME_DIR", "TERM", "SUDO_USER", "http_proxy", "USER",
-        )
-    }  # fmt: skip
+    names = (
+        "LD_LIBRARY_PATH", "LANG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "PYTHONSTARTUP",
+        "PYTHONHASHSEED_", "XDG_RUNTIME_DIR", "TERM", "SUDO_USER", "http_proxy", "USER",
+    )  # fmt: skip
+    strange = dict.fromkeys(names, "from-the-caller")
     assert environment(engine, env=strange) == [PATH, "HOSTNAME=minicontainer", "HOME=/root"]
 
 

@@ -16,7 +16,7 @@ import sys
 from collections import namedtuple
 
 from minicontainer import kernel
-from minicontainer.engine import attach, logs, monitor, streams
+from minicontainer.engine import attach, logs, monitor
 from minicontainer.engine.pipes import close_all, open_pipes
 from minicontainer.errors import CommandNotFound, Error
 from minicontainer.paths import Paths

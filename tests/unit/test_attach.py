@@ -196,7 +196,7 @@ def test_restarted_command_has_the_size(run: Run) -> None:
 
 
 def test_terminal_without_input_keeps_its_modes(run: Run) -> None:
-    terminal = run.on_terminal("relayed", "echo ready; sleep 30", stdin=False)
+    terminal = run.on_terminal("relayed", "echo ready; exec sleep 30", stdin=False)
     terminal.expect("ready")
     assert terminal.is_restored()
     terminal.send("\x03")

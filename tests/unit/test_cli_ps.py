@@ -66,7 +66,8 @@ def call(paths: Paths, capfd: pytest.CaptureFixture[str], *words: str) -> tuple[
 
 
 def row(paths: Paths, name: str, *, full: bool = False) -> dict[str, Any]:
-    return ps.row(records.find(paths, name), NOW, full=full, sized=False)
+    container = records.find(paths, name)
+    return ps.row(container, container.status, NOW, full=full, sized=False)
 
 
 def test_rows_tell_age_and_status(paths: Paths) -> None:

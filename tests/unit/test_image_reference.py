@@ -74,7 +74,9 @@ def test_reasons_are_told_where_there_is_one():
         ("quay.io/x", "quay.io/x:latest"),
         (f"library/x:1@{DIGEST}", f"x:1@{DIGEST}"),
         (f"x@{DIGEST}", f"x@{DIGEST}"),
-        ("library/a.b/c", "library/a.b/c:latest"),
+        ("library/a.b/c", "docker.io/library/a.b/c:latest"),
+        ("docker.io/a.b/c", "docker.io/a.b/c:latest"),
+        ("docker.io/localhost/c", "docker.io/localhost/c:latest"),
     ],
 )
 def test_familiar_names_leave_out_docker_hub(text, familiar):

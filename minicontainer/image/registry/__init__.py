@@ -11,6 +11,7 @@ Authentication data is `image/auth.py`'s, what to do with the bytes `image/pull.
 from __future__ import annotations
 
 from minicontainer.image.auth import Credential, Places
+from minicontainer.image.registry import failures
 from minicontainer.image.registry.client import Cancelled, Client, Document
 from minicontainer.image.registry.hosts import Settings, settings_from
 
@@ -22,6 +23,7 @@ __all__ = [
     "Places",
     "Settings",
     "check_login",
+    "failures",
     "settings_from",
 ]
 

@@ -163,7 +163,7 @@ class Client:
                 return response
             if not self._wait(attempts, asked):
                 return response
-            response.close()
+            response.drain()
 
     def _pauses(self, host: _Host) -> Iterator[float]:
         """Longer and longer seconds to wait between attempts, as many as there may be."""
@@ -185,19 +185,21 @@ class Client:
             sent = host.authorizer.header()
             authorization = {"Authorization": sent} if sent else {}
             response = self._open(host, target, {**headers, **authorization})
-            if response.status != 401:
-                return self._follow(host, response, headers)
+            origin = response.url
+            response = self._follow(host, response, headers)
+            if response.status != 401 or not hosts.same_origin(response.url, origin):
+                return response
             try:
                 again = host.authorizer.answer(response, sent)
-                if again:
-                    response.read_document(media.LARGEST_DOCUMENT)
             except BaseException:
                 response.close()
                 raise
             if not again:
                 return response
-            response.close()
-        return response
+            response.drain()
+        raise RegistryError(
+            f"{host.endpoint.name} refuses the tokens that it asks for", method="GET", status=401
+        )
 
     def _open(self, host: _Host, target: str, headers: dict[str, str]) -> Response:
         """The answer of the endpoint itself, by https or where that may be by http."""
@@ -227,7 +229,7 @@ class Client:
         for _ in range(MOST_REDIRECTS):
             if response.status not in _REDIRECTS:
                 return response
-            response.close()
+            response.drain()
             location = response.header("Location")
             if not location:
                 raise RegistryError(f"{self.name}: a redirect without Location", status=502)

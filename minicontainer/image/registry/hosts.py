@@ -123,7 +123,7 @@ def is_loopback(host: str) -> bool:
     if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
         return True
     address = _address(host)
-    return address is not None and address.is_loopback
+    return address is not None and bool(address.is_loopback)
 
 
 def is_inward(host: str) -> bool:
@@ -131,12 +131,8 @@ def is_inward(host: str) -> bool:
     address = _address(host)
     if address is None:
         return is_loopback(host)
-    return (
-        address.is_loopback
-        or address.is_link_local
-        or address.is_unspecified
-        or address.is_multicast
-    )
+    kinds = ("is_loopback", "is_link_local", "is_unspecified", "is_multicast")
+    return any(getattr(address, kind) for kind in kinds)
 
 
 def is_insecure(host: str, port: int | None, settings: Settings) -> bool:
@@ -149,12 +145,11 @@ def _fits(pattern: str, host: str, port: int | None) -> bool:
     network = _network(pattern)
     address = _address(host)
     if network is not None:
-        return address is not None and address.version == network.version and address in network
+        return address is not None and bool(address in network)
     if not is_registry(pattern):
         return False
     wanted_host, wanted_port = split_host(pattern)
-    same = wanted_host.lower() == host.lower()
-    return same and (wanted_port is None or wanted_port == port)
+    return wanted_host.lower() == host.lower() and wanted_port in (None, port)
 
 
 def _names_host(pattern: str, registry: str) -> bool:
@@ -184,7 +179,7 @@ def _network(text: str) -> Any:
 
 def parse_url(text: str, base: Url | None = None) -> Url:
     """The http or https URL in `text`, relative to `base`. Raises RegistryError."""
-    shown = f"{text[:100]!r}"
+    shown = repr(text.rpartition("@")[2][:100])  # no passwords
     if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
         raise RegistryError(f"a registry names a malformed URL: {shown}")
     try:

@@ -124,7 +124,6 @@ class Connection(http.client.HTTPConnection):
         if self._proxy and not self._tls:
             target = hosts.url_text(url)
             sent.update(self._proxy_headers())
-            sent["Host"] = target.partition("://")[2].partition("/")[0]
         self.request(method, target, body, sent)
         return self.getresponse()
 
@@ -188,7 +187,7 @@ class Response:
         """The whole body. Raises TooMuch, before reading, if it is larger than `limit`."""
         if (self.length or 0) > limit:
             raise TooMuch(f"it announces {self.length} bytes, {limit} are the most")
-        self._connection.meter.expect(2 * limit + (1 << 16))
+        self._connection.meter.expect(limit + (1 << 20))
         pieces, size, view = [], 0, memoryview(bytearray(_BUFFER))
         while True:
             count = self._response.readinto(view)
@@ -201,6 +200,15 @@ class Response:
         if self.length is not None and size < self.length:
             raise http.client.IncompleteRead(b"", self.length - size)
         return b"".join(pieces)
+
+    def drain(self) -> None:
+        """Read a short body away, so that the connection can be used again; then close."""
+        try:
+            if (self.length or 0) <= _BUFFER:
+                self.read_document(_BUFFER)
+        except (OSError, http.client.HTTPException):
+            pass
+        self.close()
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else close it."""
@@ -258,6 +266,11 @@ class Wire:
                 if is_new or not stale:
                     raise
         raise ConnectionResetError("the connection is closed before any answer")
+
+    def check(self) -> None:
+        """Raises Cancelled if the pull was broken off."""
+        if self.cancelled.is_set():
+            raise Cancelled
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless the pull is broken off. Raises Cancelled."""
