@@ -97,6 +97,7 @@ def dispatch(argv: Sequence[str]) -> int:
     command = GLOBAL
     debug = False
     steps.warner = output.warning
+    steps.notifier = output.message
     try:
         flags, words = _global_flags(argv)
         debug = flags["debug"]

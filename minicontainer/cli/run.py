@@ -33,7 +33,7 @@ def create(paths: Paths, flags: Values, arguments: list[str]) -> int:
     return 0
 
 
-_SYNOPSIS = "[OPTIONS] --rootfs DIR COMMAND [ARG...]"
+_SYNOPSIS = "[OPTIONS] IMAGE [COMMAND [ARG...]] | --rootfs DIR COMMAND [ARG...]"
 COMMANDS = (
     Command(
         "run",

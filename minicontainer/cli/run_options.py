@@ -43,6 +43,11 @@ RESTART = Option(
 )  # fmt: skip
 _IDENTITY = (
     Option("--rootfs", values.path, "directory to use as root file system, never written", "DIR"),
+    Option(
+        "--pull", values.choice("missing", "always", "never"), "when to pull the image", "WHEN",
+        default="missing",
+    ),
+    Option("--platform", str, "the image's platform", "OS[/ARCH[/VARIANT]]"),
     Option("--name", values.name, "name of the container", "NAME"),
     Option("-h, --hostname", values.hostname, "host name inside", "NAME"),
     Option("--domainname", values.hostname, "NIS domain name inside", "NAME"),
@@ -152,7 +157,7 @@ LATER = dict.fromkeys(
         "--health-retries", "--health-start-interval", "--health-start-period",
         "--health-timeout", "--init", "--ip", "--ip6", "--kernel-memory", "--link",
         "--link-local-ip", "--mac-address", "--memory-swappiness", "--network-alias",
-        "--net-alias", "--no-healthcheck", "--oom-kill-disable", "--platform", "--pull",
+        "--net-alias", "--no-healthcheck", "--oom-kill-disable",
         "--runtime", "--storage-opt", "--userns", "--volume-driver", "--volumes-from",
     ),
     "",
@@ -161,22 +166,23 @@ LATER.update({"-p": _NO_BRIDGE, "--publish": _NO_BRIDGE, "-P": "", "--publish-al
 LATER.update({"-a": "", "--attach": ""})
 
 # Keys of the options dict that no flag of this table sets yet.
-_ABSENT = ("image", "platform", "userns")
+_ABSENT = ("userns",)
 
 
 def collect(flags: Values, arguments: list[str]) -> dict[str, Any]:
     """The options of `run` and `create`. Raises UsageError."""
     options = {option.key: flags.get(option.key, option.default) for option in TABLE}
-    options.update(dict.fromkeys(_ABSENT), attach=[], init=False, pull="missing", publish=[])
+    options.update(dict.fromkeys(_ABSENT), attach=[], init=False, publish=[])
     options["restart"] = options["restart"] or {"name": "no", "maximum": 0}
+    options["image"] = None
     if options["rootfs"] is None:
         if not arguments:
-            raise WrongArguments("--rootfs DIR and a command are required")
-        raise UsageError(f"images are {NOT_YET}", hint="name a directory: --rootfs DIR COMMAND")
+            raise WrongArguments("an image, or --rootfs DIR and a command, is required")
+        options["image"], *arguments = arguments
     options["command"] = arguments
     entrypoint = options["entrypoint"]
     options["entrypoint"] = entrypoint if entrypoint is None else [entrypoint] if entrypoint else []
-    if not arguments and not entrypoint:
+    if not arguments and not entrypoint and options["rootfs"] is not None:
         raise UsageError("no command specified")
     _gather(options)
     _check_mode(options)

@@ -49,7 +49,7 @@ def diff(container: Container) -> list[tuple[str, str]]:
         userids.enter(linux)
     with step("compare the files of container %s", container.name), ExitStack() as stack:
         fds = []
-        for path in (upper, container.options["rootfs"]):
+        for path in (upper, *container.lower):
             fds.append(kernel.open(path, flags))
             stack.callback(kernel.close, fds[-1])
         found = compare(fds[0], fds[1:], whole=copied, owners=owners)

@@ -9,7 +9,7 @@ import time
 from minicontainer import kernel
 from minicontainer.engine import bundle, records, run, task
 from minicontainer.engine.records import Container
-from minicontainer.errors import Conflict, Error, InvalidState, KernelError
+from minicontainer.errors import Conflict, Error, InvalidState, KernelError, NotFound
 from minicontainer.primitives import cgroups, commits
 from minicontainer.runtime import state as facts
 from minicontainer.steps import step
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 STOP_SECONDS = 10
 END_SECONDS = 10.0  # what the kernel and a monitor may take to finish a killed container
 _STEP = 0.005
+_PAUSE = 0.05  # for what may take long to come
 
 
 def stop(container: Container, timeout: int | None = None, signal: str | None = None) -> None:
@@ -38,7 +39,7 @@ def stop(container: Container, timeout: int | None = None, signal: str | None = 
 
 def _stop_running(container: Container, timeout: int | None, signal: str | None) -> None:
     seconds = _first(timeout, container.options.get("stop_timeout"), STOP_SECONDS)
-    word = signal or container.options.get("stop_signal") or "TERM"
+    word = signal or _stop_signal(container)
     if container.status == "paused":
         unpause(container)
     if seconds != 0:
@@ -49,6 +50,10 @@ def _stop_running(container: Container, timeout: int | None, signal: str | None)
     _kill_all(container)
     if not _wait_for_end(container, time.monotonic() + END_SECONDS):
         raise Error(f"container {container.name} did not end within {END_SECONDS:g} s of SIGKILL")
+
+
+def _stop_signal(container: Container) -> str:
+    return container.options.get("stop_signal") or "TERM"
 
 
 def _first(*values: Any) -> Any:
@@ -135,39 +140,59 @@ def _end_by_force(container: Container) -> None:
 
 
 def kill(container: Container, number: int) -> None:
-    """Send a signal to the container's first process. Raises InvalidState when it does not run."""
+    """Send a signal to the container's first process. Raises InvalidState when it does not run.
+
+    KILL and the container's stop signal are a wish to end it: no restart policy applies then.
+    """
     if not container.running:
         raise InvalidState(f"Container {container.name} is not running")
-    if number == kernel.SIGKILL:
+    if number in (kernel.SIGKILL, kernel.signal_number(_stop_signal(container))):
         _mark_stopped(container)
+    if number == kernel.SIGKILL:
         _kill_all(container)
     elif not container.signal(number):
         raise InvalidState(f"Container {container.name} is not running")
 
 
 def wait(container: Container, condition: str = "not-running") -> int:
-    """The exit code, once the container is not running; at once when it is not.
+    """The exit code, once the container runs no more and is not to be restarted; perhaps at once.
 
     condition: not-running, next-exit (its next end, also when it runs later) or removed.
     """
-    code = container.exit_code
     if condition == "next-exit":
-        while not container.running:
-            time.sleep(_STEP * 10)
-            container.refresh()
-    exit_fd = -1
-    if container.running:
-        try:
-            exit_fd = kernel.open(
-                container.paths.exit(container.id), kernel.O_RDONLY | kernel.O_CLOEXEC
-            )
-        except FileNotFoundError:
-            pass
-        _wait_for_end(container, None)
-        code = _read_code(exit_fd) if exit_fd >= 0 else container.exit_code
+        _wait_for_start(container)
+    code = container.exit_code
+    while container.running or container.restarting:
+        if container.running:
+            code = _await_exit(container)
+            if condition == "next-exit":
+                return code
+        else:
+            time.sleep(_PAUSE)
+        container.refresh()
     while condition == "removed" and os.path.isdir(container.paths.container(container.id)):
-        time.sleep(_STEP * 10)
+        time.sleep(_PAUSE)
     return code
+
+
+def _wait_for_start(container: Container) -> None:
+    while not container.running:
+        if not os.path.isdir(container.paths.container(container.id)):
+            raise NotFound(f"container {container.name} was removed")
+        time.sleep(_PAUSE)
+        container.refresh()
+
+
+def _await_exit(container: Container) -> int:
+    """The exit code of the present run, once it has ended; 255 if nobody has seen that."""
+    try:
+        exit_fd = kernel.open(
+            container.paths.exit(container.id), kernel.O_RDONLY | kernel.O_CLOEXEC
+        )
+    except FileNotFoundError:
+        exit_fd = -1
+    _wait_for_end(container, None)
+    return _read_code(exit_fd) if exit_fd >= 0 else container.exit_code
 
 
 def _read_code(fd: int) -> int:
@@ -291,14 +316,14 @@ def update(container: Container, changes: dict[str, Any]) -> None:
     try:
         options = {**container.options, **changes}
         paths = container.paths
-        host = surroundings.gather(
-            paths,
-            {**options, "pid": None, "ipc": None, "uts": None, "network": "none"},
-            cgroups.detect(),
-        )
-        composed = bundle.compose(container.id, options, paths=paths, host=host)
-        resources = composed["linux"]["resources"]
         config = spec.load(paths.config(container.id))
+        # Only the limits are wanted: the rest is what composes anywhere, also without its image.
+        bare = {"pid": None, "ipc": None, "uts": None, "network": "none"}
+        bare.update(entrypoint=[], command=config["process"]["args"])
+        asked = {**options, **bare}
+        host = surroundings.gather(paths, asked, cgroups.detect())
+        composed = bundle.compose(container.id, asked, paths=paths, host=host)
+        resources = composed["linux"]["resources"]
         config["linux"]["resources"] = resources
         if container.running and any(name in task.LIMITS for name in changes):
             tolerate = [] if options.get("memory_swap") is not None else ["swap"]

@@ -11,11 +11,14 @@ from minicontainer.primitives import trees
 from minicontainer.steps import step
 
 
-def make(paths: Paths, container_id: str, rootfs: str, refused: Error) -> None:
-    """Copy `rootfs` to the container's `copy` directory, which appears when it is whole.
+def make(paths: Paths, container_id: str, lower: list[str], refused: Error) -> None:
+    """Copy the one directory of `lower` to the container's `copy` directory, which appears when it is whole.
 
     Other file systems mounted in it and our own state are left out. Warns once.
     """
+    if len(lower) != 1:
+        raise refused  # an image of several layers cannot do without an overlay
+    rootfs = lower[0]
     steps.warn(f"no overlay here, {rootfs} is copied for this container ({refused})")
     unfinished = f"{paths.copy(container_id)}.unfinished"
     name = os.path.basename(unfinished)

@@ -83,7 +83,7 @@ def container(container: Container, size: bool = False) -> Facts:
 def sizes(container: Container) -> tuple[int, int]:
     """Bytes that the container has written, and bytes of its whole root file system."""
     with step("measure the files of container %s", container.name):
-        base = _measure(container.options.get("rootfs"))
+        base = sum(map(_measure, container.lower))
         if _is_copied(container):
             whole = _measure(container.paths.copy(container.id))
             return max(0, whole - base), whole
@@ -255,7 +255,7 @@ def _mount(mount: Facts) -> Facts:
 
 
 def _graph_driver(container: Container) -> Facts:
-    paths, lower = container.paths, container.options.get("rootfs") or ""
+    paths, lower = container.paths, ":".join(container.lower)
     if _is_copied(container):
         return {"Data": {"LowerDir": lower, "Dir": paths.copy(container.id)}, "Name": "copy"}
     data = {

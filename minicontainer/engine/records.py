@@ -70,6 +70,11 @@ class Container:
         return options
 
     @property
+    def lower(self) -> list[str]:
+        """The directories below its upper layer, topmost first."""
+        return list(self.record.get("lower") or ())
+
+    @property
     def running(self) -> bool:
         """Whether the container's first process is alive."""
         return facts.is_alive(self.state)
@@ -393,8 +398,14 @@ def lock(container: Container) -> int:
     raise NotFound(f"No such container: {container.id[:12]}")
 
 
-def created_record(container_id: str, name: str, options: dict[str, Any]) -> Record:
-    """container.json of a new container."""
+def created_record(
+    container_id: str, name: str, options: dict[str, Any], base: dict[str, Any]
+) -> Record:
+    """container.json of a new container.
+
+    base: what it stands on: `lower`, the directories below its upper layer, topmost first, and for
+    an image `image_id` and `layers`, the diffIDs that must not be removed meanwhile.
+    """
     return {
         "version": 1,
         "id": container_id,
@@ -402,6 +413,7 @@ def created_record(container_id: str, name: str, options: dict[str, Any]) -> Rec
         "created": times.now(),
         "image": options.get("image") or "",
         "options": options,
+        **base,
     }
 
 

@@ -46,7 +46,7 @@ def _running_root(container: Container) -> int:
 
 
 def _mounted_root(container: Container, volumes: bool) -> int:
-    snapshot = task.snapshot_of(container.paths, container.id, container.options)
+    snapshot = task.snapshot_of(container.paths, container.record)
     config = spec.load(container.paths.config(container.id))
     _own_mount_namespace(config["linux"])
     binds = [entry for entry in config.get("mounts", ()) if _is_volume(entry)] if volumes else []

@@ -120,25 +120,25 @@ def _create(paths: Paths, options: dict[str, Any], *, durable: bool = False) -> 
     durable: they are on the disk when this returns; else whoever starts it has `Task.settle` to do.
     """
     records.prepare(paths)
-    if not options.get("rootfs"):
-        raise UsageError("no root file system", hint="name a directory: run --rootfs DIR COMMAND")
-    options["rootfs"] = surroundings.check_rootfs(options["rootfs"])
     if options.get("cidfile") and os.path.lexists(options["cidfile"]):
         raise Conflict(
             f"the container ID file {options['cidfile']} exists already",
             hint="remove it when the container that it names is gone",
         )
+    base, image_config = _base(paths, options)
     container_id = records.new_id()
     layout = cgroups.detect()
     host = surroundings.gather(paths, options, layout)
-    config = bundle.compose(container_id, options, paths=paths, host=host)
+    config = bundle.compose(
+        container_id, options, paths=paths, host=host, image_config=image_config
+    )
     durable = durable and not options.get("rm")
     name = ""
     with step("stage the container in %s", paths.tmp):
         lock_fd = records.stage(paths, container_id)
     try:
         name = records.claim_name(paths, options.get("name"), container_id)
-        record = records.created_record(container_id, name, options)
+        record = records.created_record(container_id, name, options, base)
         with step("write the container's record"):
             _fill(paths, container_id, record, config, durable=durable)
         if options.get("cidfile"):
@@ -157,6 +157,22 @@ def _create(paths: Paths, options: dict[str, Any], *, durable: bool = False) -> 
     return made
 
 
+def _base(paths: Paths, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the container stands on, a directory or an image, and the image's configuration."""
+    if options.get("rootfs"):
+        options["rootfs"] = surroundings.check_rootfs(options["rootfs"])
+        return {"lower": [options["rootfs"]]}, {}
+    from minicontainer.engine import base_image
+
+    image = base_image.resolve(paths, options)
+    settings: dict[str, Any] = image.config.get("config") or {}
+    for option, key in (("user", "User"), ("stop_signal", "StopSignal")):
+        options[option] = options.get(option) or settings.get(key) or None
+    options["label"] = {**(settings.get("Labels") or {}), **options["label"]}
+    base = {"lower": image.layers, "image_id": image.id, "layers": image.diff_ids}
+    return base, settings
+
+
 def _fill(
     paths: Paths,
     container_id: str,
@@ -169,7 +185,7 @@ def _fill(
     for name in ("upper", "work", "rootfs", "etc"):
         kernel.mkdir(f"{staged}/{name}", 0o755)
     # The upper directory's own mode and owner are what the container sees as those of its root.
-    lower = os.stat(record["options"]["rootfs"])
+    lower = os.stat(record["lower"][0])
     kernel.chmod(f"{staged}/upper", lower.st_mode & 0o7777)
     if os.geteuid() == 0 and (lower.st_uid or lower.st_gid):
         kernel.chown(f"{staged}/upper", lower.st_uid, lower.st_gid)

@@ -249,11 +249,11 @@ class Task:
         except SnapshotError as refused:
             from minicontainer.engine import copied
 
-            copied.make(self.paths, self.id, self.options["rootfs"], refused)
+            copied.make(self.paths, self.id, self.record["lower"], refused)
         return lifecycle.create(self._launch(streams), self.running_dir)
 
     def _launch(self, streams: tuple[int, int, int]) -> init.Launch:
-        config, snapshot = self.config, snapshot_of(self.paths, self.id, self.options)
+        config, snapshot = self.config, snapshot_of(self.paths, self.record)
         if snapshot is None:
             root = {**config["root"], "path": self.paths.copy(self.id)}
             config = {**config, "root": root}
@@ -384,17 +384,16 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def snapshot_of(
-    paths: Paths, container_id: str, options: dict[str, Any]
-) -> overlay.Snapshot | None:
+def snapshot_of(paths: Paths, record: dict[str, Any]) -> overlay.Snapshot | None:
     """The overlay of a container; None when its files were copied instead."""
+    container_id = record["id"]
     if os.path.isdir(paths.copy(container_id)):
         return None
     return overlay.Snapshot(
-        [options["rootfs"]],
+        record["lower"],
         paths.upper(container_id),
         paths.work(container_id),
-        bool(options.get("rm")),
+        bool(record["options"].get("rm")),
         os.geteuid() != 0,
     )
 

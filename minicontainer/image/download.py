@@ -6,7 +6,6 @@ thread that started them waits, reports what they do, and stops them all if one 
 
 from __future__ import annotations
 
-import http.client
 import queue
 import threading
 import time
@@ -19,15 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minicontainer.image.blobs import BlobWriter
     from minicontainer.image.registry.wire import Response
-    from minicontainer.image.store import BlobWriter, Store
+    from minicontainer.image.store import Store
 
 CHUNK_BYTES = 256 << 10
 MOST_RETRIES = 5
 # So much progress forgives earlier failures.
 FORGIVEN_BYTES = 1 << 20
 _REPORT_SECONDS = 0.1
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 5.0
 _LONGEST_PAUSE = 30.0
 
 
@@ -70,10 +70,10 @@ def _copy(
     while True:
         try:
             count = response.readinto(view)
-        except (OSError, http.client.HTTPException) as failure:
+        except failures.BROKEN as failure:
             return done, failure
         if not count:
-            return done, http.client.IncompleteRead(b"", size - done) if done < size else None
+            return done, failures.early_end(size - done) if done < size else None
         if done + count > size:
             raise DigestMismatch(f"{digest}: more comes than the {size} bytes its manifest says")
         write(view[:count])

@@ -22,7 +22,7 @@ from minicontainer.steps import step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import namedtuple
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable
     from typing import Any
 else:
     from minicontainer.tuples import namedtuple
@@ -37,15 +37,19 @@ _DEEPEST_INDEX = 4
 
 
 class Reached:
-    """What the index leads to: digests of blobs with their sizes, and diffIDs of layers."""
+    """What the index leads to: digests of blobs with their sizes, and diffIDs of layers.
 
-    def __init__(self, store: Store) -> None:
+    without: digests of manifests that count as gone.
+    """
+
+    def __init__(self, store: Store, without: Collection[str] = ()) -> None:
         self._store = store
         self.blobs: dict[str, int | None] = {}
         self.layers: set[str] = set()
         self.findings: list[Finding] = []
         for entry in store.entries():
-            self._visit(entry, 0)
+            if entry.get("digest") not in without:
+                self._visit(entry, 0)
 
     def _visit(self, descriptor: dict[str, Any], depth: int) -> None:
         name = str(descriptor.get("digest"))
@@ -76,28 +80,45 @@ class Reached:
         self.layers.update(media.parse_config(config, len(parts) - 1)["rootfs"]["diff_ids"])
 
 
-def collect(store: Store, in_use: set[str]) -> list[tuple[str, str, int]]:
+def collect(
+    store: Store, in_use: set[str] | Callable[[], set[str]]
+) -> list[tuple[str, str, int]]:
     """Remove what nothing reaches: [(kind, name, bytes)]; nothing while an image is being made.
 
-    Layers go to the trash, for deleting them takes its time. Raises ImageError for an index that
-    cannot be read, for then everything would seem unreachable.
+    in_use: or what says it, called when nobody can bring or take an image any more. Layers go to
+    the trash, for deleting them takes its time. Raises ImageError for an index that cannot be read,
+    for then everything would seem unreachable.
     """
     store.prepare()
     fd = _exclusively(store)
     if fd is None:
         return []
     try:
-        reached = Reached(store)
-        removed = []
-        for digest in _blobs(store):
-            if digest not in reached.blobs and digest not in in_use:
-                removed.append(("blob", digest, _remove_blob(store, digest)))
-        for diff_id in _layers(store):
-            if diff_id not in reached.layers and diff_id not in in_use:
-                removed.append(("layer", diff_id, _remove_layer(store, diff_id)))
+        blobs, layers = _unreached(store, in_use if isinstance(in_use, set) else in_use())
+        removed = [("blob", digest, _remove_blob(store, digest)) for digest in blobs]
+        removed += [("layer", diff_id, _remove_layer(store, diff_id)) for diff_id in layers]
         return removed
     finally:
         kernel.close(fd)
+
+
+def collectable(
+    store: Store, in_use: set[str], without: Collection[str] = ()
+) -> list[tuple[str, str, int]]:
+    """What `collect` would remove if the manifests `without` were gone from the index."""
+    blobs, layers = _unreached(store, in_use, without)
+    found = [("blob", digest, _blob_size(store, digest)) for digest in blobs]
+    return found + [("layer", diff_id, _layer_size(store, diff_id)) for diff_id in layers]
+
+
+def _unreached(
+    store: Store, in_use: set[str], without: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """The blobs and the layers that nothing reaches."""
+    reached = Reached(store, without)
+    blobs = [one for one in _blobs(store) if one not in reached.blobs and one not in in_use]
+    layers = [one for one in _layers(store) if one not in reached.layers and one not in in_use]
+    return blobs, layers
 
 
 def _exclusively(store: Store) -> int | None:
@@ -139,14 +160,23 @@ def _remove_blob(store: Store, digest: str) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
+def _blob_size(store: Store, digest: str) -> int:
+    status = os.lstat(store.blob_path(digest))
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
 def _remove_layer(store: Store, diff_id: str) -> int:
+    size = _layer_size(store, diff_id)
+    _to_trash(store, f"{store.paths.layers}/{hex_of(diff_id)}")
+    return size
+
+
+def _layer_size(store: Store, diff_id: str) -> int:
     try:
         layer = store.layers.load(diff_id)
-        size = layer.record["bytes"] if layer else 0
     except ImageError:
-        size = 0
-    _to_trash(store, f"{store.paths.layers}/{hex_of(diff_id)}")
-    return int(size)
+        return 0
+    return int(layer.record["bytes"]) if layer else 0
 
 
 def _to_trash(store: Store, path: str) -> None:

@@ -172,6 +172,8 @@ def _pairs(text: str, instruction: str) -> list[tuple[str, str]]:
     """`a=b c="d e"`, or the old `a the rest`."""
     first, _, rest = text.partition(" ")
     if "=" not in first:
+        if not rest.strip():
+            raise UsageError(f"{instruction} needs a name and a value")
         return [(first, rest.strip())]
     found = []
     for word in _words(text):

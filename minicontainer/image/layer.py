@@ -296,6 +296,7 @@ class _Layer:
             raise ImageError(f"the layer is refused: {WHITEOUT + name!r} is a whiteout of nothing")
         try:
             kernel.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
+            kernel.utime(name, ns=(0, 0), dir_fd=fd, follow_symlinks=False)
         except FileExistsError:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):

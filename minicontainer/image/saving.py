@@ -72,6 +72,7 @@ class _Content:
             if image.broken:
                 raise ImageError(f"the image cannot be saved: {image.broken}")
             descriptor, layers = self._plain(image) if plain else self._as_received(image)
+            names = [reference.canonical(reference.parse(name)) for name in names]
             entries += [_entry(descriptor, name) for name in names] or [dict(descriptor)]
             self._list(image, names, layers)
         unique = [entry for at, entry in enumerate(entries) if entry not in entries[:at]]

@@ -7,6 +7,7 @@ members.  Not for: what the files mean (`archive`).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -77,7 +78,11 @@ class Directory:
                 kernel.close(fd)
                 fd = below
             file_fd = kernel.open(parts[-1], _READ | kernel.O_NOFOLLOW, dir_fd=fd)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as failure:
+            if failure.errno == errno.ELOOP:
+                raise ImageError(f"{name!r} is not a regular file") from None
+            if failure.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
             return None
         finally:
             kernel.close(fd)

@@ -355,18 +355,16 @@ class Store:
         fd = self._lock_index()
         try:
             entries = self._read_index()
-            gone = [entry for entry in entries if entry.get("digest") == image.digest]
-            if not image.digest:
-                gone = [entry for entry in entries if entry in image.entries]
+            gone = [entry for old in image.entries for entry in _same(entries, old)]
             self._write_index([entry for entry in entries if entry not in gone])
             return [name for name in map(name_of, gone) if name]
         finally:
             kernel.close(fd)
 
-    def collect(self, in_use: set[str]) -> list[tuple[str, str, int]]:
+    def collect(self, in_use: set[str] | Callable[[], set[str]]) -> list[tuple[str, str, int]]:
         """Remove the blobs and layers that no image reaches: [(kind, name, bytes)].
 
-        in_use: diffIDs and digests to keep besides. Removes nothing while another process brings
+        in_use: diffIDs and digests to keep besides, or what finds them under the lock. Removes nothing while another process brings
         an image.
         """
         from minicontainer.image import garbage

@@ -56,8 +56,7 @@ def _make(root_fd: int, path: str, mode: int, *, leaf_is_file: bool) -> int:
     except FileNotFoundError:
         pass
     for _ in range(_MOST_LINKS):
-        parent, names = _missing(root_fd, path)
-        fd = open_in_root(root_fd, parent, kernel.O_PATH | kernel.O_DIRECTORY)
+        fd, parent, names = _missing(root_fd, path)
         try:
             while names:
                 _make_one(fd, names[0], mode, is_file=leaf_is_file and len(names) == 1)
@@ -78,17 +77,18 @@ def _make(root_fd: int, path: str, mode: int, *, leaf_is_file: bool) -> int:
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def _missing(root_fd: int, path: str) -> tuple[str, list[str]]:
-    """The deepest existing directory on the way to `path` and the names missing below it."""
+def _missing(root_fd: int, path: str) -> tuple[int, str, list[str]]:
+    """The deepest existing directory on the way to `path`, its descriptor first, and the names
+    missing below it."""
     names = [name for name in path.split("/") if name not in ("", ".")]
     for count in range(len(names) - 1, -1, -1):
         parent = "/" + "/".join(names[:count])
         try:
-            kernel.close(open_in_root(root_fd, parent, kernel.O_PATH))
+            fd = open_in_root(root_fd, parent, kernel.O_PATH | kernel.O_DIRECTORY)
         except FileNotFoundError:
             continue
-        return parent, names[count:]
-    return "/", names
+        return fd, parent, names[count:]
+    return open_in_root(root_fd, "/", kernel.O_PATH | kernel.O_DIRECTORY), "/", names
 
 
 def _make_one(parent_fd: int, name: str, mode: int, *, is_file: bool) -> None:

@@ -27,6 +27,7 @@ Snapshot = namedtuple("Snapshot", "lower upper work volatile user")
 # Never part of a split root: the container gets its own, or (lost+found) nobody can read it.
 _OWN = {"proc", "sys", "dev", "lost+found"}
 
+_MOST_OPTIONS = 4000  # bytes, of the page that mount(2) copies
 
 # A full or failing disk: a copy of the files would fail there just the same.
 _NO_REFUSAL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM)
@@ -64,6 +65,10 @@ def _mount(snapshot: Snapshot, target: str) -> None:
         options.append("userxattr")
     if snapshot.volatile:
         _forget_volatile(snapshot.work)
+    if sum(len(os.fsencode(option)) + 1 for option in options) > _MOST_OPTIONS:
+        _mount_by_descriptor(snapshot, target)
+        return
+    if snapshot.volatile:
         try:
             kernel.mount("overlay", target, "overlay", 0, ",".join([*options, "volatile"]))
             return
@@ -71,6 +76,29 @@ def _mount(snapshot: Snapshot, target: str) -> None:
             if failure.errno != errno.EINVAL:  # before Linux 5.10
                 raise
     kernel.mount("overlay", target, "overlay", 0, ",".join(options))
+
+
+def _mount_by_descriptor(snapshot: Snapshot, target: str) -> None:
+    """The same through a file system context, one layer a call: mount(2) takes a page of options.
+
+    `lowerdir+` is of Linux 6.5.
+    """
+    context_fd = kernel.fsopen("overlay")
+    try:
+        for path in snapshot.lower:
+            kernel.fsconfig(context_fd, kernel.FSCONFIG_SET_STRING, "lowerdir+", path, 0)
+        settings = [("upperdir", snapshot.upper), ("workdir", snapshot.work)]
+        for key, value in settings:
+            kernel.fsconfig(context_fd, kernel.FSCONFIG_SET_STRING, key, value, 0)
+        for flag, wanted in (("userxattr", snapshot.user), ("volatile", snapshot.volatile)):
+            if wanted:
+                kernel.fsconfig(context_fd, kernel.FSCONFIG_SET_FLAG, flag, None, 0)
+        kernel.fsconfig(context_fd, kernel.FSCONFIG_CMD_CREATE, None, None, 0)
+        mount_fd = kernel.fsmount(context_fd)
+    finally:
+        kernel.close(context_fd)
+    kernel.move_mount(mount_fd, "", kernel.AT_FDCWD, target, kernel.MOVE_MOUNT_F_EMPTY_PATH)
+    kernel.close(mount_fd)
 
 
 def _escape(path: str, special: str) -> str:

@@ -206,7 +206,8 @@ def _cgroup(root: Root, target: str, options: mounts.Options) -> None:
         if "/" not in directory:
             kernel.symlink(directory, name, dir_fd=target_fd)
             continue
-        here_fd = inroot.directory_in_root(target_fd, name)
+        kernel.mkdir(name, 0o755, dir_fd=target_fd)  # in our own, empty file system
+        here_fd = kernel.open(name, kernel.O_PATH | kernel.O_NOFOLLOW, dir_fd=target_fd)
         tree_fd = _tree(directory, options)
         if tree_fd < 0:
             _bind(root, f"{target}/{name}", directory, tree_fd, options)
@@ -287,6 +288,10 @@ def _read_only(root: Root, path: str) -> None:
     options = mounts.parse_options(words)
     try:
         tree_fd = _tree(mounts.fd_path(target_fd), options)
-        _bind(root, path, mounts.fd_path(target_fd), tree_fd, options)
+        if tree_fd >= 0:
+            mounts.attach(tree_fd, target_fd)
+            kernel.close(tree_fd)
+        else:
+            _bind(root, path, mounts.fd_path(target_fd), tree_fd, options)
     finally:
         kernel.close(target_fd)

@@ -110,9 +110,7 @@ def test_nothing_of_the_host_is_in_the_mount_namespace(engine: Engine) -> None:
         (["-u", "12345"], {**NO_CAPABILITIES, "CapBnd": DEFAULT_CAPABILITIES}),
     ],
 )
-def test_capability_sets_of_run(
-    engine: Engine, flags: list[str], expected: dict[str, int]
-) -> None:
+def test_capability_sets_of_run(engine: Engine, flags: list[str], expected: dict[str, int]) -> None:
     shown = engine.ok("run", "--rm", *flags, "--rootfs", engine.rootfs, *STATUS)
     assert capabilities(status(shown)) == expected
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.root
 
 def snapshot(root: str) -> dict[str, tuple[object, ...]]:
     """Everything that a write of any kind below `root` would change."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for directory, children, names in os.walk(root):
         for name in [".", *children, *names]:
             path = os.path.join(directory, name)

@@ -174,8 +174,9 @@ def test_follower_ends_by_interrupt_and_the_container_lives(engine: Engine) -> N
 @pytest.mark.parametrize(
     "option", ["max-size=0", "max-size=x", "max-file=0", "max-file=1.5", "colour=red", "x"]
 )
-def test_log_option_that_means_nothing_is_refused(engine: Engine, option: str) -> None:
-    engine.fails(125, "run", "--log-opt", option, "--rootfs", engine.rootfs, "true")
+def test_log_option_that_means_nothing_is_refused(shared_engine: Engine, option: str) -> None:
+    flags = ("--log-opt", option, "--rootfs", shared_engine.rootfs)
+    shared_engine.fails(125, "run", *flags, "true")
 
 
 def test_log_options_are_shown(engine: Engine) -> None:

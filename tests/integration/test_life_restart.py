@@ -94,7 +94,8 @@ def test_without_a_policy_nothing_is_tried_again(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("policy", ["sometimes", "on-failure:x", "always:3", "on-failure:-1", ""])
-def test_policy_that_means_nothing_is_refused(engine: Engine, policy: str) -> None:
+def test_policy_that_means_nothing_is_refused(shared_engine: Engine, policy: str) -> None:
+    engine = shared_engine
     engine.fails(125, "run", "--restart", policy, "--rootfs", engine.rootfs, "true")
 
 
@@ -158,6 +159,32 @@ def test_one_that_fails_at_once_does_not_slip_away(engine: Engine, verb: tuple[s
             assert engine.processes() == {}
             engine.detach(*options, command=("sh", "-c", "sleep 0.05; exit 1"))
     assert len([c for c in engine.processes().values() if "minicontainer" in c]) <= 1
+
+
+def test_wait_waits_through_the_restarts(engine: Engine) -> None:
+    options = ("--name", "c", "--restart", "on-failure:2")
+    engine.detach(*options, command=("sh", "-c", "sleep 0.3; exit 3"))
+    assert engine.ok("wait", "c") == "3\n"
+    assert (engine.status("c"), restarts(engine)) == ("exited", 2)
+
+
+def test_wait_can_be_for_the_next_end_alone(engine: Engine) -> None:
+    engine.ok("create", "--name", "c", "--restart", "always", "--rootfs", engine.rootfs, "false")
+    waiting = engine.popen("wait", "--condition", "next-exit", "c")
+    engine.ok("start", "c")
+    assert waiting.communicate(timeout=20)[0] == b"1\n"
+    engine.ok("rm", "-f", "c")
+
+
+def test_kill_with_the_stop_signal_is_final_and_with_another_is_not(engine: Engine) -> None:
+    script = "trap 'exit 1' HUP; trap 'exit 2' TERM; echo ready; while :; do sleep .02; done"
+    engine.detach("--name", "c", "--restart", "always", command=("sh", "-c", script))
+    engine.wait_for_output("c", "ready\n")
+    engine.ok("kill", "-s", "HUP", "c")
+    engine.wait_for_output("c", "ready\nready\n")
+    engine.ok("kill", "-s", "TERM", "c")
+    assert engine.ok("wait", "c") == "2\n"
+    assert (engine.status("c"), restarts(engine)) == ("exited", 1)
 
 
 # ------------------------------------------------------------------------------------- update

@@ -194,11 +194,12 @@ def test_kill_kills(engine: Engine) -> None:
     assert engine.inspect("c")["State"]["ExitCode"] == 137
 
 
-@pytest.mark.parametrize("word", ["TERM", "SIGTERM", "15", "sigterm"])
-def test_kill_takes_any_spelling_of_a_signal(engine: Engine, word: str) -> None:
-    ready(engine, "c")
-    engine.ok("kill", "--signal", word, "c")
-    assert engine.ok("wait", "c") == "7\n"
+def test_kill_takes_any_spelling_of_a_signal(engine: Engine) -> None:
+    script = "n=0; trap 'n=$((n+1)); echo got $n' USR2; echo ready; while :; do sleep .02; done"
+    ready(engine, "c", command=("sh", "-c", script))
+    for count, word in enumerate(["USR2", "SIGUSR2", "12", "sigusr2"], 1):
+        engine.ok("kill", "--signal", word, "c")
+        engine.wait_for_output("c", f"got {count}\n")
 
 
 def test_kill_sends_real_time_signals(engine: Engine) -> None:
@@ -304,10 +305,10 @@ def test_rename_to_a_name_in_use_is_a_conflict(engine: Engine) -> None:
     assert engine.inspect("a")["Name"] == "/a"
 
 
-@pytest.mark.parametrize("name", ["", "-x", "a/b", "ä", "x" * 129])
-def test_rename_to_no_name_is_refused(engine: Engine, name: str) -> None:
+def test_rename_to_no_name_is_refused(engine: Engine) -> None:
     made(engine, "a")
-    engine.fails(125, "rename", "--", "a", name)
+    for name in ("", "-x", "a/b", "ä", "x" * 129):
+        engine.fails(125, "rename", "--", "a", name)
     assert engine.inspect("a")["Name"] == "/a"
 
 
@@ -471,10 +472,10 @@ def test_name_wins_over_the_prefix_of_an_id(engine: Engine) -> None:
     assert engine.inspect(prefix)["Name"] == f"/{prefix}"
 
 
-@pytest.mark.parametrize("reference", ["nobody", "0" * 64, "..", "a/../a", "", "\n"])
-def test_reference_to_nothing_is_an_error(engine: Engine, reference: str) -> None:
+def test_reference_to_nothing_is_an_error(engine: Engine) -> None:
     made(engine, "a")
-    assert "No such container" in engine.fails(1, "stop", reference)
+    for reference in ("nobody", "0" * 64, "..", "a/../a", "", "\n"):
+        assert "No such container" in engine.fails(1, "stop", reference)
 
 
 def test_name_taken_is_a_conflict_and_leaves_nothing(engine: Engine) -> None:

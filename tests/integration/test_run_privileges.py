@@ -163,9 +163,7 @@ def test_unconfined_system_paths_have_no_masks(engine: Engine) -> None:
 
 def test_security_option_that_is_not_built_is_refused(engine: Engine) -> None:
     for option in ("seccomp=/etc/passwd", "apparmor=mine", "nonsense"):
-        said = engine.fails(
-            125, "run", "--security-opt", option, "--rootfs", engine.rootfs, "true"
-        )
+        said = engine.fails(125, "run", "--security-opt", option, "--rootfs", engine.rootfs, "true")
         assert option in said
 
 

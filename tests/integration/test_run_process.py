@@ -248,9 +248,7 @@ TRAP += "while :; do sleep 0.05; done"
         (["--stop-signal", "10"], "USR1", 5),
     ],
 )
-def test_stop_sends_the_stop_signal(
-    engine: Engine, flags: list[str], said: str, code: int
-) -> None:
+def test_stop_sends_the_stop_signal(engine: Engine, flags: list[str], said: str, code: int) -> None:
     engine.detach("--name", "s", *flags, command=["sh", "-c", TRAP])
     wait_until(lambda: engine.ok("logs", "s"), "its trap")
     engine.ok("stop", "s")

@@ -2,8 +2,8 @@
 
 `take()` gives one plain value that JSON can hold, for a pair of roots; two of them are compared.
 Things are ours by the state directories: mounts below them, files in them, processes that carry
-their path in the command line, the environment or what their root is made from, and the cgroups such processes
-sit in or that stand empty.  Other engines at work on the same machine are not counted.
+their path in the command line, the environment or what their root is made from, and the cgroups
+such processes sit in or that stand empty.  Other engines on the same machine are not counted.
 
 Not counted either: the layout's own skeleton, what lies in `trash/`, and the locks of the store.
 """

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     Fault = Callable[["Handler"], None]
 
 Request = namedtuple("Request", "method path headers body")
-Authority = namedtuple("Authority", "certificate server_certificate server_key")
+Authority = namedtuple(
+    "Authority", "certificate server_certificate server_key client_certificate client_key"
+)
 
 MOST_ENDLESS_BYTES = 64 << 20
 
@@ -140,6 +142,7 @@ class Registry:
         host: str = "127.0.0.1",
         *,
         authority: Authority | None = None,
+        client_certificates: bool = False,
         user: tuple[str, str] | None = None,
         tokens: tuple[str, str] | None = None,
     ) -> None:
@@ -160,6 +163,9 @@ class Registry:
             self.scheme = "https"
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(authority.server_certificate, authority.server_key)
+            if client_certificates:
+                context.load_verify_locations(authority.certificate)
+                context.verify_mode = ssl.CERT_REQUIRED
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -411,21 +417,24 @@ def reset(handler: Handler) -> None:
 
 
 def make_authority(directory: str, *, names: Iterable[str] = ("127.0.0.1",)) -> Authority:
-    """A private authority and a certificate of it for some addresses and localhost."""
+    """A private authority, a server's certificate for some names, and one for a client."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(
             ["openssl", *arguments], check=True, cwd=directory, capture_output=True, timeout=60
         )
 
-    alternatives = ",".join(["DNS:localhost", *(f"IP:{name}" for name in names)])
+    kinds = [f"{'DNS' if name[-1:].isalpha() else 'IP'}:{name}" for name in names]
     with open(os.path.join(directory, "extensions"), "w", encoding="ascii") as file:
-        file.write(f"subjectAltName={alternatives}\n")
+        file.write(f"subjectAltName={','.join(['DNS:localhost', *kinds])}\n")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=Test authority",
             "-keyout", "ca.key", "-out", "ca.crt")  # fmt: skip
-    openssl("req", *key, "-subj", "/CN=registry", "-keyout", "server.key", "-out", "server.csr")
-    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "2",
-            "-CAcreateserial", "-extfile", "extensions", "-out", "server.crt")  # fmt: skip
-    place = os.path.join(directory, "")
-    return Authority(f"{place}ca.crt", f"{place}server.crt", f"{place}server.key")
+    for name in ("server", "client"):
+        openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key",
+                "-out", f"{name}.csr")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+                "-days", "2", "-CAcreateserial", "-extfile", "extensions",
+                "-out", f"{name}.crt")  # fmt: skip
+    made = ("ca.crt", "server.crt", "server.key", "client.crt", "client.key")
+    return Authority(*(os.path.join(directory, name) for name in made))

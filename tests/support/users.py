@@ -7,10 +7,13 @@ touched, and setuid helpers such as newuidmap see what the command sees.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 from tests.support.runner import TOP, Engine, scratch
 
@@ -60,6 +63,20 @@ def python_for_all() -> str:
     raise FileNotFoundError("no Python that an ordinary user may run")
 
 
+@functools.lru_cache(maxsize=None)
+def library_for_all() -> str:
+    """A directory with a copy of the package, compiled, that every user may read; ours to remove."""
+    library = tempfile.mkdtemp(prefix="mc-library-", dir=scratch())
+    atexit.register(shutil.rmtree, library)
+    package = os.path.join(library, "minicontainer")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(os.path.join(TOP, "minicontainer"), package, ignore=ignored)
+    compile_all = [python_for_all(), "-m", "compileall", "-q", package]
+    subprocess.run(compile_all, check=True)
+    subprocess.run(["chmod", "-R", "a+rX", library], check=True)
+    return library
+
+
 class User:
     """An ordinary user with a home; `subids` gives the range for newuidmap."""
 
@@ -105,18 +122,10 @@ class UserEngine(Engine):
 
     def __init__(self, rootfs: str, *, subids: bool = False, default_roots: bool = False) -> None:
         super().__init__(rootfs, command=["unset"], owner=UID)
-        library = os.path.join(self.base, "package")
-        os.mkdir(library, 0o755)
         self.user = User(self._directory("user"), subids=subids)
-        shutil.copytree(
-            os.path.join(TOP, "minicontainer"),
-            os.path.join(library, "minicontainer"),
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-        subprocess.run(["chmod", "-R", "a+rX", library], check=True)
         self.command = [python_for_all(), "-m", "minicontainer"]
         self.env.update(self.user.env)
-        self.env["PYTHONPATH"] = library
+        self.env["PYTHONPATH"] = library_for_all()
         self.default_roots = default_roots
         if default_roots:
             self.root = os.path.join(self.user.home, ".local/share/minicontainer")

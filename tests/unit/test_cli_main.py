@@ -94,9 +94,16 @@ def test_help_of_a_verb_is_the_verbs_help() -> None:
                                           "Hint: did you mean --memory?"]),
         (["run", "-p", "80:80", "--rootfs", "/", "true"], 125,
          ["Error: -p/--publish needs a bridge network, which is not supported yet"]),
-        (["run", "alpine"], 125, ["Error: images are not supported yet"]),
+        (
+            ["run", "--pull", "sometimes", "alpine"],
+            125,
+            [
+                'Error: invalid argument "sometimes" for "--pull" flag: '
+                "accepted: missing, always, never"
+            ],
+        ),
         (["run", "--rootfs", "/"], 125, ["Error: no command specified"]),
-        (["run"], 1, ["Error: --rootfs DIR and a command are required"]),
+        (["run"], 1, ["Error: an image, or --rootfs DIR and a command, is required"]),
         (["run", "-it", "--rootfs", "/", "sh"], 1, ["Error: the input device is not a TTY"]),
         (["exec", "-it", "x", "sh"], 1, ["Error: the input device is not a TTY"]),
         (["stop"], 1, ['Error: "minicontainer stop" requires at least 1 argument']),
@@ -361,6 +368,7 @@ print(*sorted(set(sys.modules) - before))
         "minicontainer.cli.mounts",
         "minicontainer.cli.options",
         "minicontainer.cli.output",
+        "minicontainer.cli.process_options",
         "minicontainer.cli.quantities",
         "minicontainer.cli.roots",
         "minicontainer.cli.run",

@@ -27,7 +27,7 @@ def keep(paths: Paths, digit: str, name: str, age: float, **options: Any) -> str
     container_id = digit * 64
     os.makedirs(paths.container(container_id))
     chosen = {"command": ["true"], "label": {}, "mounts": [], "network": "none", **options}
-    record = records.created_record(container_id, name, chosen)
+    record = records.created_record(container_id, name, chosen, {"lower": ["/"]})
     record["created"] = times.text(int((NOW - age) * SECOND))
     records.write(paths.record(container_id), record, durable=False)
     os.symlink(container_id, paths.name(name))

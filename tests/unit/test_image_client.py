@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import http.client
 import json
 import threading
 import time
@@ -59,13 +58,6 @@ def get(client, descriptor, start=0):
     size = descriptor["size"]
     fetch(client, descriptor["digest"], size, start, lambda view: pieces.append(bytes(view)))
     return b"".join(pieces)
-
-
-def credentials(path, pair="me:secret", **entries):
-    encoded = base64.b64encode(pair.encode()).decode()
-    hosts = {name.replace("_", "."): {"auth": encoded} for name in entries}
-    path.write_text(json.dumps({"auths": hosts or {"127.0.0.1": {"auth": encoded}}}))
-    return str(path)
 
 
 def logged_in(path, server, pair="me:secret"):
@@ -568,7 +560,6 @@ def test_a_negative_chunk_is_no_licence(server, connect):
 
     server.fault("/manifests/", fault)
     try:
-        connect(server).manifest("latest")
-    except (RegistryError, ImageError):
+        assert len(connect(server).manifest("latest").data) < 1000
+    except RegistryError:
         pass
-    assert http.client.HTTPConnection

@@ -23,7 +23,7 @@ def paths(tmp_path: Path) -> Paths:
 
 
 def shown(paths: Paths, options: dict[str, object]) -> dict[str, object]:
-    record = records.created_record(ID, "box", options)
+    record = records.created_record(ID, "box", options, {"lower": [options.get("rootfs", "/")]})
     records.write(paths.record(ID), record)
     found = inspect.container(records.Container(paths, ID))
     json.dumps(found)

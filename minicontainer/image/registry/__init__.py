@@ -4,6 +4,7 @@
     certificates  TLS contexts, certs.d
     wire          metered connections                failures  errors in one line
     tokens        the Authorization header           client    manifests and blobs
+    remote        a file at a URL                    registries_conf  settings of containers-*
 
 Authentication data is `image/auth.py`'s, what to do with the bytes `image/pull.py`'s.
 """
@@ -14,6 +15,7 @@ from minicontainer.image.auth import Credential, Places
 from minicontainer.image.registry import failures
 from minicontainer.image.registry.client import Cancelled, Client, Document
 from minicontainer.image.registry.hosts import Settings, settings_from
+from minicontainer.image.registry.remote import RemoteFile
 
 __all__ = [
     "Cancelled",
@@ -21,6 +23,7 @@ __all__ = [
     "Credential",
     "Document",
     "Places",
+    "RemoteFile",
     "Settings",
     "check_login",
     "failures",

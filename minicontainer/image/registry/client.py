@@ -6,12 +6,12 @@ comes is not trusted by anybody before its digest was computed.
 
 from __future__ import annotations
 
-import http.client
 import random
 import threading
 
 from minicontainer.errors import DigestMismatch, Error, RegistryError
 from minicontainer.image import media
+from minicontainer.image.reference import Reference, familiar_name
 from minicontainer.image.registry import failures, hosts
 from minicontainer.image.registry.tokens import Authorizer
 from minicontainer.image.registry.wire import Cancelled, TooMuch, Wire
@@ -34,7 +34,6 @@ MOST_REDIRECTS = 5
 MOST_RETRIES = 5
 _MIRROR_RETRIES = 1
 _LONGEST_PAUSE = 30.0
-_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class _Host:
@@ -56,7 +55,7 @@ class Client:
 
     def __init__(self, registry: str, repository: str, settings: Settings) -> None:
         self.wire = Wire(settings)
-        self.name = repository if registry == "docker.io" else f"{registry}/{repository}"
+        self.name = familiar_name(Reference(registry, repository, "", ""))
         self._repository = repository
         self._settings = settings
         self._hosts = [
@@ -133,7 +132,7 @@ class Client:
                 if response.status not in (200, 206):
                     raise failures.from_response("GET", response, self.name)
                 found = read(response)
-            except (OSError, http.client.HTTPException) as failure:
+            except failures.BROKEN as failure:
                 response.close()
                 if not failures.is_passing(failure) or not self._wait(attempts, None):
                     raise failures.from_exception("GET", response.url, failure) from failure
@@ -151,7 +150,7 @@ class Client:
         while True:
             try:
                 response = self._exchange(host, target, headers)
-            except (OSError, http.client.HTTPException) as failure:
+            except failures.BROKEN as failure:
                 if failures.is_passing(failure) and self._wait(attempts, None):
                     continue
                 url = host.url(host.scheme or "https", target)
@@ -209,7 +208,7 @@ class Client:
             try:
                 response = self._send(host, host.url("https", target), headers)
                 host.scheme = "https"
-            except (OSError, http.client.HTTPException) as failure:
+            except failures.BROKEN as failure:
                 if not host.endpoint.may_http or not failures.is_no_tls(failure):
                     raise
                 # A token that was meant for TLS cannot be among the headers yet.
@@ -227,7 +226,7 @@ class Client:
         """Where redirects end. Credentials stay with the host they were for."""
         origin = response.url
         for _ in range(MOST_REDIRECTS):
-            if response.status not in _REDIRECTS:
+            if response.status not in failures.REDIRECTS:
                 return response
             response.drain()
             location = response.header("Location")
@@ -246,7 +245,7 @@ class Client:
                 verify=host.endpoint.verify or not same,
                 inward=url.host == origin.host or hosts.is_loopback(origin.host),
             )
-        if response.status in _REDIRECTS:
+        if response.status in failures.REDIRECTS:
             response.close()
             raise RegistryError(f"{self.name}: more than {MOST_REDIRECTS} redirects", status=502)
         return response
@@ -278,7 +277,7 @@ def _skip(response: Response, count: int) -> None:
     while count:
         came = response.readinto(view[: min(count, len(view))])
         if not came:
-            raise http.client.IncompleteRead(b"", count)
+            raise failures.early_end(count)
         count -= came
 
 

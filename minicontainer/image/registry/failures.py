@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from minicontainer.image.registry.hosts import Url
     from minicontainer.image.registry.wire import Response
 
+# What requests and reading their answers raise when the connection breaks.
+BROKEN = (OSError, http.client.HTTPException)
+
 RETRIED = (408, 429, 500, 502, 503, 504)
+REDIRECTS = (301, 302, 303, 307, 308)
 _LARGEST_BODY = 64 << 10
 _LONGEST_TEXT = 300
 
@@ -31,6 +35,11 @@ def is_passing(failure: BaseException) -> bool:
         return isinstance(failure, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
     kinds = (ConnectionError, TimeoutError, socket.timeout, http.client.IncompleteRead)
     return isinstance(failure, kinds) and not isinstance(failure, ConnectionRefusedError)
+
+
+def early_end(missing_bytes: int) -> Exception:
+    """What a body that ends too early amounts to; it may pass."""
+    return http.client.IncompleteRead(b"", missing_bytes)
 
 
 def is_no_tls(failure: BaseException) -> bool:
@@ -46,7 +55,7 @@ def from_exception(method: str, url: Url, failure: BaseException) -> RegistryErr
     hint = None
     if isinstance(failure, ssl.SSLCertVerificationError):
         text = f"its certificate is not trusted: {failure.verify_message}"
-        hint = f"put its authority into /etc/minicontainer/certs.d/{_authority(url)}/ca.crt"
+        hint = f"put its authority into /etc/minicontainer/certs.d/{hosts.authority(url)}/ca.crt"
     elif isinstance(failure, ssl.SSLError):
         text = f"TLS fails: {failure.reason or failure}"
     elif isinstance(failure, (TimeoutError, socket.timeout)):
@@ -67,14 +76,14 @@ def from_response(method: str, response: Response, name: str) -> RegistryError:
     status, where = response.status, hosts.url_text(response.url, query=False)
     code, message = describe(response)
     hint = None
-    if status in (401, 403):
+    if status in (401, 403) and "/v2/" in where:  # not a storage that we were sent to
         text = f"pull access denied for {name}: {message or 'authorization is required'}"
         hint = "if it exists, log in with: minicontainer login"
     elif status == 429:
         wait = retry_after(response)
         text = f"toomanyrequests: {message or 'the registry limits how often it is asked'}"
         text += f" (try again in {wait:.0f} seconds)" if wait else ""
-    elif status == 404 and code in ("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", ""):
+    elif status == 404 and "/manifests/" in where:
         text = f"{name}: manifest unknown: {message or 'the registry does not have it'}"
     else:
         text = f"{method} {where}: {status} {message or _reason(status)}"
@@ -86,7 +95,7 @@ def describe(response: Response) -> tuple[str, str]:
     try:
         data = response.read_document(_LARGEST_BODY)
         document = jsontext.loads(data.decode("utf-8"))
-    except (OSError, http.client.HTTPException, ValueError):
+    except (*BROKEN, ValueError):
         return "", ""
     if not isinstance(document, dict):
         return "", ""
@@ -119,10 +128,6 @@ def retry_after(response: Response) -> float | None:
 
 def _reason(status: int) -> str:
     return http.client.responses.get(status, "unknown status").lower()
-
-
-def _authority(url: Url) -> str:
-    return url.host if url.port == 443 else f"{url.host}:{url.port}"
 
 
 def _clean(text: str) -> str:

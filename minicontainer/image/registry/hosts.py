@@ -207,6 +207,12 @@ def url_text(url: Url, *, query: bool = True) -> str:
     return f"{url.scheme}://{host}{port}{target}"
 
 
+def authority(url: Url) -> str:
+    """Host and, unless it is that of https, port: the name of a directory in certs.d."""
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return host if url.port == 443 else f"{host}:{url.port}"
+
+
 def same_origin(left: Url, right: Url) -> bool:
     """Whether both are one server, so that one's credentials may go to the other."""
     return tuple(left[:3]) == tuple(right[:3])

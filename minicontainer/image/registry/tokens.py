@@ -8,7 +8,6 @@ realm, nowhere else.
 from __future__ import annotations
 
 import base64
-import http.client
 import threading
 import time
 from urllib.parse import urlencode
@@ -102,7 +101,7 @@ class Authorizer:
                 )
             try:
                 token, life = _parse_reply(response.read_document(LARGEST_REPLY))
-            except (OSError, http.client.HTTPException) as failure:
+            except failures.BROKEN as failure:
                 raise failures.from_exception("GET", realm, failure) from failure
         self._header = f"Bearer {token}"
         self._expires = time.monotonic() + max(life - _MARGIN, life / 2)
@@ -135,12 +134,12 @@ class Authorizer:
         same = realm.host == origin.host
         inward = same or hosts.is_loopback(origin.host)
         verify = self._endpoint.verify or not same
-        name = self._endpoint.name if same and realm.port == origin.port else _name(realm)
+        name = self._endpoint.name if same and realm.port == origin.port else hosts.authority(realm)
         try:
             return self._wire.request(
                 method, realm, headers, body, name=name, verify=verify, inward=inward
             )
-        except (OSError, http.client.HTTPException) as failure:
+        except failures.BROKEN as failure:
             raise failures.from_exception(method, realm, failure) from failure
 
     def _refusal(self, response: Response) -> RegistryError:
@@ -161,11 +160,6 @@ class Authorizer:
                 text, status=401, code=code, url=where, hint="log in with: minicontainer login"
             )
         return failures.from_response("GET", response, self._repository)
-
-
-def _name(url: Url) -> str:
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return host if url.port == 443 else f"{host}:{url.port}"
 
 
 def _parse_reply(data: bytes) -> tuple[str, float]:

@@ -43,9 +43,10 @@ class Cancelled(Exception):
 class Meter(io.RawIOBase):
     """A socket to read from, with an eye on how much comes and how fast."""
 
-    def __init__(self, sock: Any, stall_seconds: float) -> None:
+    def __init__(self, sock: Any, stall_seconds: float, cancelled: threading.Event) -> None:
         super().__init__()
         self._socket = sock
+        self._cancelled = cancelled
         # Holds the socket open when http.client closes its own end early.
         self._raw = sock.makefile("rb", buffering=0)
         self._stall = stall_seconds
@@ -53,6 +54,7 @@ class Meter(io.RawIOBase):
         self._left = LARGEST_HEADERS + _BUFFER
         self._waited = 0.0
         self._came = 0
+        self.failure: OSError | None = None
 
     def readable(self) -> bool:
         return True
@@ -65,11 +67,25 @@ class Meter(io.RawIOBase):
         self._socket.settimeout(self._stall)
 
     def readinto(self, view: Any) -> int:
+        """Bytes as they come. A failure in a body looks like its end; `failure` has it then.
+
+        What was read just before it would be lost otherwise, with the buffer it was going to fill.
+        """
+        if self._deadline is not None:
+            self._socket.settimeout(max(self._deadline - time.monotonic(), 0.001))
+            return self._take(view)
+        try:
+            return 0 if self.failure else self._take(view)
+        except OSError as failure:
+            self.failure = failure
+            return 0
+
+    def _take(self, view: Any) -> int:
         if self._left <= 0:
             raise TooMuch("it sends more than it may")
+        if self._cancelled.is_set():
+            raise ConnectionAbortedError("cancelled")
         before = time.monotonic()
-        if self._deadline is not None:
-            self._socket.settimeout(max(self._deadline - before, 0.001))
         count = self._raw.readinto(view) or 0
         self._left -= count
         self._came += count
@@ -94,7 +110,15 @@ class Connection(http.client.HTTPConnection):
 
     meter: Meter
 
-    def __init__(self, url: Url, settings: Settings, tls: ssl.SSLContext | None, inward: bool):
+    def __init__(
+        self,
+        url: Url,
+        settings: Settings,
+        tls: ssl.SSLContext | None,
+        cancelled: threading.Event,
+        *,
+        inward: bool,
+    ) -> None:
         self._proxy = hosts.proxy_for(url.scheme, url.host, url.port, settings)
         host, port = (self._proxy.host, self._proxy.port) if self._proxy else (url.host, url.port)
         super().__init__(host, port, timeout=settings.stall_seconds)
@@ -102,6 +126,7 @@ class Connection(http.client.HTTPConnection):
         self._tls = tls
         self._inward = inward or self._proxy is not None
         self._stall = settings.stall_seconds
+        self._cancelled = cancelled
         if self._proxy and tls:
             self.set_tunnel(url.host, url.port, self._proxy_headers())
         self.response_class = self._metered  # type: ignore[assignment]
@@ -143,7 +168,7 @@ class Connection(http.client.HTTPConnection):
         return {"Proxy-Authorization": f"Basic {encoded}"}
 
     def _metered(self, sock: Any, *arguments: Any, **named: Any) -> http.client.HTTPResponse:
-        self.meter = Meter(sock, self._stall)
+        self.meter = Meter(sock, self._stall, self._cancelled)
         return http.client.HTTPResponse(self.meter, *arguments, **named)  # type: ignore[arg-type]
 
 
@@ -181,7 +206,16 @@ class Response:
 
     def readinto(self, view: memoryview) -> int:
         """Bytes of the body, 0 at its end, which may be an early one."""
-        return self._response.readinto(view)
+        meter = self._connection.meter
+        try:
+            count = self._response.readinto(view)
+        except http.client.IncompleteRead:
+            count = 0
+            if meter.failure is None:
+                raise
+        if not count and meter.failure is not None:
+            raise meter.failure
+        return count
 
     def read_document(self, limit: int) -> bytes:
         """The whole body. Raises TooMuch, before reading, if it is larger than `limit`."""
@@ -190,7 +224,7 @@ class Response:
         self._connection.meter.expect(limit + (1 << 20))
         pieces, size, view = [], 0, memoryview(bytearray(_BUFFER))
         while True:
-            count = self._response.readinto(view)
+            count = self.readinto(view)
             if not count:
                 break
             size += count
@@ -308,7 +342,10 @@ class Wire:
             if self.cancelled.is_set():
                 raise Cancelled
             kept = self._idle.get(key)
-            connection = kept.pop() if kept else Connection(url, self.settings, tls, inward)
+            if kept:
+                connection = kept.pop()
+            else:
+                connection = Connection(url, self.settings, tls, self.cancelled, inward=inward)
             self._busy.add(connection)
             return connection, connection.sock is None
 
