@@ -31,16 +31,21 @@ VERBS = {
     "ps": "ps", "logs": "logs", "inspect": "inspect", "top": "top", "stats": "stats",
     "port": "port", "diff": "diff",
     "exec": "exec", "attach": "attach", "cp": "cp", "export": "export",
+    "images": "images", "pull": "pull", "rmi": "rmi", "tag": "rmi", "history": "history",
+    "import": "archives", "load": "archives", "save": "archives",
+    "login": "login", "logout": "login",
     "prune": "prune", "info": "info", "version": "version", "help": "help",
 }  # fmt: skip
 
 # Places kept for verbs to come; `oci` is also what the program is under the name minicontainer-oci.
 LATER = (
-    "oci", "images", "pull", "push", "rmi", "tag", "import", "load", "save", "history", "commit",
-    "login", "logout", "build", "search", "network", "volume", "events", "spec", "completion",
+    "oci", "push", "commit", "build", "search", "network", "volume", "events", "spec", "completion",
 )  # fmt: skip
 OCI_NAME = "minicontainer-oci"
 
+_OF_IMAGES = (
+    "images", "pull", "rmi", "tag", "history", "import", "load", "save", "login", "logout",
+)  # fmt: skip
 # The two-word spellings: noun -> word -> verb. Other words are verbs of the noun as they are.
 NOUNS = {
     "container": {"ls": "ps", "list": "ps", "ps": "ps", "remove": "rm"},
@@ -48,7 +53,9 @@ NOUNS = {
     "system": {},
 }
 NOUN_VERBS = {
-    "container": frozenset(VERBS) - {"info", "version", "help"},
+    "container": frozenset(
+        verb for verb in VERBS if verb not in ("info", "version", "help") and verb not in _OF_IMAGES
+    ),
     "image": frozenset(
         ("history", "import", "inspect", "load", "prune", "pull", "push", "save", "tag")
     ),
@@ -133,6 +140,8 @@ def find(words: list[str]) -> tuple[Command, list[str]]:
         verb = NOUNS[noun].get(word, word)
         if word not in NOUNS[noun] and word not in NOUN_VERBS[noun]:
             raise _unknown(f"{noun} {word}", [*NOUNS[noun], *NOUN_VERBS[noun]], word)
+        if verb in ("inspect", "prune") and noun != "system":
+            rest = ["--type", noun, *rest]
     if verb in LATER:
         raise options.Refusal(f"{verb}: {options.NOT_YET}")
     if verb not in VERBS:

@@ -1,4 +1,4 @@
-"""`inspect`: everything known about containers, as JSON in Docker's shape."""
+"""`inspect`: everything known about containers and images, as JSON in Docker's shape."""
 
 from __future__ import annotations
 
@@ -25,17 +25,7 @@ def inspect(paths: Paths, flags: Values, arguments: list[str]) -> int:
         nodes = template.parse(form)
 
     def one(reference: str) -> None:
-        if flags["type"] == "image":
-            raise NotFound(f"No such image: {reference}")
-        try:
-            container = containers.find(paths, reference)
-        except NotFound:
-            if flags["type"] == "container":
-                raise
-            raise NotFound(f"No such object: {reference}") from None
-        from minicontainer.engine import inspect as engine
-
-        facts = engine.container(container, flags["size"])
+        facts = _facts(paths, reference, flags)
         if nodes is None:
             found.append(facts)
         else:
@@ -46,6 +36,29 @@ def inspect(paths: Paths, flags: Values, arguments: list[str]) -> int:
     finally:
         if nodes is None:
             _show(found, indent=None if form == "json" else 4)
+
+
+def _facts(paths: Paths, reference: str, flags: Values) -> dict[str, Any]:
+    """What is known of the container of that name or, if there is none, of the image."""
+    if flags["type"] != "image":
+        try:
+            container = containers.find(paths, reference)
+        except NotFound:
+            if flags["type"] == "container":
+                raise
+        else:
+            from minicontainer.engine import inspect as engine
+
+            return engine.container(container, flags["size"])
+    from minicontainer.engine import images
+
+    store = images.look_into(paths)
+    try:
+        return images.inspect(store, store.find(reference))
+    except NotFound:
+        if flags["type"] == "image":
+            raise
+        raise NotFound(f"No such object: {reference}") from None
 
 
 def _show(found: list[dict[str, Any]], *, indent: int | None) -> None:
@@ -60,7 +73,7 @@ COMMANDS = (
     Command(
         "inspect",
         "[OPTIONS] NAME...",
-        "Show everything about one or more containers",
+        "Show everything about containers and images",
         (
             Option("-f, --format", str, "json, or a template", "FORMAT"),
             Option("--type", values.choice("container", "image"), "container or image", "TYPE"),

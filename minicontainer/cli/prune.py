@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minicontainer.cli import containers, output, tables, times
+from minicontainer.cli import containers, output, tables, times, values
 from minicontainer.cli.options import Command, Option, Refusal, flag
 
 TYPE_CHECKING = False
@@ -12,22 +12,33 @@ if TYPE_CHECKING:
     from minicontainer.cli.options import Values
     from minicontainer.paths import Paths
 
-_WARNING = "This will remove all stopped containers with their files and logs."
+_WARNINGS = {
+    "container": "all stopped containers with their files and logs",
+    "image": "all images without at least one container associated to them",
+}
 _QUESTION = b"Are you sure you want to continue? [y/N] "
 
 
 def prune(paths: Paths, flags: Values, arguments: list[str]) -> int:
-    """Remove leftovers, with -a stopped containers too, and tell what went."""
-    if flags["all"] and not flags["force"] and not flags["dry_run"] and not agreed(_WARNING):
-        raise Refusal("nothing was removed")
+    """Remove leftovers, with -a stopped containers and unused images too, and tell what went."""
+    only = flags["type"]
+    stopped = only == "container" or (flags["all"] and only is None)
+    unused = flags["all"] and only != "container"
+    warnings = [_WARNINGS["container"]] * stopped + [_WARNINGS["image"]] * unused
+    if warnings and not flags["force"] and not flags["dry_run"]:
+        if not agreed(f"This will remove {' and '.join(warnings)}."):
+            raise Refusal("nothing was removed")
     from minicontainer.engine import prune as engine
 
     containers.check_layout(paths)
     removed = engine.prune(
         paths,
-        all_containers=flags["all"],
+        all_containers=stopped,
         dry_run=flags["dry_run"],
         filters=flags["filter"],
+        all_images=unused,
+        garbage=only is None,
+        dangling=only != "container",
     )
     if not removed:
         output.line("Nothing to clean.")
@@ -69,9 +80,10 @@ COMMANDS = (
         "[OPTIONS]",
         "Remove what nothing refers to",
         (
-            flag("-a, --all", "stopped containers too"),
+            flag("-a, --all", "stopped containers and unused images too"),
             flag("-f, --force", "do not ask"),
             flag("--dry-run", "tell only what would be removed"),
+            Option("--type", values.choice("container", "image"), "only of these", "TYPE"),
             Option(
                 "--filter", _condition, "until=TIME, label=KEY[=VALUE]", "KEY=VALUE", repeat=True
             ),

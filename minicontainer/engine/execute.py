@@ -1,18 +1,24 @@
-"""exec: a further command in a running container, its streams relayed by this process."""
+"""exec: a further command in a running container.
+
+This process relays its streams; in the background another one stays with it until it ends.
+"""
 
 from __future__ import annotations
 
 import os
 
-from minicontainer import kernel
+from minicontainer import kernel, steps
 from minicontainer.engine import records
 from minicontainer.engine.pipes import open_pipes
 from minicontainer.errors import Error, InvalidState, UsageError
-from minicontainer.runtime import enter
+from minicontainer.runtime import enter, sync
+from minicontainer.runtime import process as last_hop
+from minicontainer.runtime.children import reap
+from minicontainer.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from minicontainer.engine.records import Container
     from minicontainer.runtime.children import Process
@@ -39,14 +45,15 @@ def execute(container: Container, request: dict[str, Any]) -> int:
         streams=streams,
     )
     try:
+        if request.get("detach"):
+            _start_in_background(entry, request)
+            return 0
         process = enter.execute(entry, _prepare_relay)
     except Error as failure:
         raise _as_exec(failure) from failure.__cause__
     finally:
         for fd in streams:
             kernel.close(fd)
-    if request.get("detach"):
-        return 0
     return _relay(process, ours, request)
 
 
@@ -97,6 +104,51 @@ def _streams(request: dict[str, Any]) -> tuple[tuple[int, int, int], tuple[int, 
         null_fd = kernel.open("/dev/null", kernel.O_RDWR | kernel.O_CLOEXEC)
         return (null_fd, kernel.dup(null_fd), kernel.dup(null_fd)), (-1, -1, -1)
     return open_pipes(bool(request.get("interactive")))
+
+
+def _start_in_background(entry: enter.Request, request: dict[str, Any]) -> None:
+    """Start the command as the child of a process that stays for it: to reap it, without which
+    the container cannot end, should the host's init reap nothing; and to hold its terminal."""
+    own_end, far_end = kernel.socketpair()
+    with step("fork the keeper of the command"):
+        pid = kernel.fork()
+    if pid == 0:
+        kernel.close(own_end)
+        _be_keeper(entry, request, far_end)
+    kernel.close(far_end)
+    try:
+        kind, payload, _ = sync.receive(own_end)
+    finally:
+        kernel.close(own_end)
+    if kind == sync.FAILURE:
+        reap(pid)
+        raise sync.decode_failure(payload)
+    if kind != sync.READY:
+        raise Error("the keeper of the command ended before the command had started")
+
+
+def _be_keeper(entry: enter.Request, request: dict[str, Any], channel: int) -> NoReturn:
+    steps.role = "keeper"
+    try:
+        kernel.setsid()
+        process = enter.execute(entry, lambda: None)
+        last_hop.close_above(channel, process.pidfd, process.console_fd)
+        null_fd = kernel.open("/dev/null", kernel.O_RDWR | kernel.O_CLOEXEC)
+        last_hop.use_streams((null_fd, null_fd, null_fd))
+        kernel.chdir("/")
+        sync.send(channel, sync.READY)
+        kernel.close(channel)
+        if process.console_fd < 0:
+            reap(process.pid)
+        else:
+            _relay(process, (-1, -1, -1), {**request, "interactive": False})
+    except BaseException as failure:  # the caller's stack must not unwind in this process
+        try:
+            sync.send(channel, sync.FAILURE, sync.encode_failure(failure))
+        except OSError:
+            pass
+    finally:
+        os._exit(0)
 
 
 def _prepare_relay() -> None:

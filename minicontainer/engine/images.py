@@ -97,9 +97,9 @@ def _home_of(user: int) -> str:
 
 def settings(*, authfile: str = "", insecure: bool = False) -> Settings:
     """How registries are spoken to."""
-    from minicontainer.image.registry import settings_from
+    from minicontainer.image.registry import registries_conf, settings_from
 
-    return settings_from({}, places(authfile), insecure=insecure)
+    return registries_conf.add(settings_from({}, places(authfile), insecure=insecure))
 
 
 def pull(
@@ -259,7 +259,10 @@ def inspect(store: Store, image: Image) -> Facts:
     """What `inspect` shows of an image, in the shape of Docker's Engine API."""
     config = image.config
     top = [store.layer_path(one) for one in dict.fromkeys(reversed(image.diff_ids))]
-    data = {"LowerDir": ":".join(path for path in top[1:] if path), "UpperDir": top[0] if top else ""}
+    data = {
+        "LowerDir": ":".join(path for path in top[1:] if path),
+        "UpperDir": top[0] if top else "",
+    }
     return {
         "Id": image.id or image.digest,
         "RepoTags": [familiar(name) for name in image.names if "@" not in name],
@@ -306,6 +309,19 @@ _NO_CONFIG: Facts = {
 def _comment(config: Facts) -> str:
     history = config.get("history") or []
     return str(history[-1].get("comment") or "") if history else ""
+
+
+def moment(stamp: str) -> float:
+    """Seconds since 1970 of a time in an image's config, of any zone; 0.0 for none or nonsense."""
+    offset = 0
+    zone = stamp[-6:]
+    try:
+        if zone[:1] in ("+", "-") and zone[3:4] == ":":
+            offset = (int(zone[1:3]) * 60 + int(zone[4:6])) * (60 if zone[0] == "+" else -60)
+            stamp = stamp[:-6]
+        return max(0.0, times.seconds(stamp) - offset)
+    except ValueError:
+        return 0.0
 
 
 def size(image: Image) -> int:

@@ -1,9 +1,10 @@
 """Removal of what nothing refers to: the remains of processes of ours that were killed.
 
 Whatever is made for a container carries its id.  A thing is garbage if no container has that id
-(`records.exists`: also a directory without a record, left by a crash of the host) and no maker is at work on one: a maker holds a lock on its staging directory (`records`).  As makers
-may not have taken their lock yet, garbage is only what is garbage at two moments half a second
-apart.  Not for: volumes and images.
+(`records.exists`: also a directory without a record, left by a crash of the host) and no maker is
+at work on one: a maker holds a lock on its staging directory (`records`).  As makers may not have
+taken their lock yet, garbage is only what is garbage at two moments half a second apart.  Images without a name, layers and blobs are garbage unless a container stands on them
+(`images.in_use`).  Not for: volumes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from minicontainer.engine.records import Container
+    from minicontainer.image.store import Image
     from minicontainer.paths import Paths
 
     Filter = tuple[str, object]
@@ -41,24 +43,43 @@ _Garbage = namedtuple("_Garbage", "kind name place")
 
 
 def prune(
-    paths: Paths, *, all_containers: bool, dry_run: bool, filters: Iterable[Filter] = ()
+    paths: Paths,
+    *,
+    all_containers: bool,
+    dry_run: bool,
+    filters: Iterable[Filter] = (),
+    all_images: bool = False,
+    garbage: bool = True,
+    dangling: bool = True,
 ) -> list[tuple[str, str, int]]:
     """Remove garbage, and stopped containers if so asked; (kind, name, bytes) of each.
 
     filters: ("until", seconds since 1970), ("label", "K" or "K=V"), ("label!", the same); they
-    choose among the containers.  dry_run: only tell.  What cannot be removed is a warning.
+    choose among the containers and images.  all_images: those with a name too, if no container
+    stands on them; dangling: those without one, and what no image reaches.  garbage: all the rest.
+    dry_run: only tell.  What cannot be removed is a warning.
     """
     removed = []
-    if all_containers:
-        for container in records.load_all(paths):
-            if _is_stopped(container) and _chosen(container, filters):
-                size = _size(paths.containers, container.id)
-                if dry_run or _tried(_remove_container, container):
-                    removed.append(("container", container.name or container.id[:12], size))
-    for garbage in _settled(paths):
-        size = _size(_home(paths, garbage), garbage.place)
-        if dry_run or _tried(_REMOVERS[garbage.kind], paths, garbage.place):
-            removed.append((garbage.kind, garbage.name, size))
+    filters = list(filters)
+    kept = []
+    for container in records.load_all(paths):
+        if not (all_containers and _is_stopped(container) and _chosen(container, filters)):
+            kept.append(container)
+            continue
+        size = _size(paths.containers, container.id)
+        if dry_run or _tried(_remove_container, container):
+            removed.append(("container", container.name or container.id[:12], size))
+        else:
+            kept.append(container)
+    for found in _settled(paths) if garbage else ():
+        size = _size(_home(paths, found), found.place)
+        if dry_run or _tried(_REMOVERS[found.kind], paths, found.place):
+            removed.append((found.kind, found.name, size))
+    if dangling and os.path.isdir(f"{paths.images}/blobs"):
+        try:
+            removed += _images(paths, kept, filters, all_images=all_images, dry_run=dry_run)
+        except (Error, OSError) as failure:
+            steps.warn(f"not removed: {failure}")
     return removed
 
 
@@ -199,6 +220,67 @@ def _size(parent: str, name: str) -> int:
         kernel.close(fd)
 
 
+# ------------------------------------------------------------------------------ images
+
+
+def _images(
+    paths: Paths,
+    containers: list[Container],
+    filters: Iterable[Filter],
+    *,
+    all_images: bool,
+    dry_run: bool,
+) -> list[tuple[str, str, int]]:
+    """Remove the images that nothing needs, and the blobs and layers that none reaches."""
+    from minicontainer.engine import images
+    from minicontainer.image import garbage
+
+    store = images.open_store(paths)
+    needed = images.in_use(containers)
+    unused = [
+        image
+        for image in store.images()
+        if image.id not in needed
+        and (all_images or not image.names)
+        and not (image.broken and image.names)
+        and _image_chosen(image, filters)
+    ]
+    removed: list[tuple[str, str, int]] = []
+    for image in unused:
+        if not dry_run:
+            store.remove(image)
+        shown = images.familiar(image.names[0]) if image.names else (image.id or image.digest)[7:19]
+        removed.append(("image", shown, 0))
+    if dry_run:
+        gone = {image.digest for image in unused}
+        return removed + _shortened(garbage.collectable(store, needed, gone))
+    removed += _shortened(images.collect(paths, store))
+    removed += garbage.discard_damaged(store)
+    reap_trash(paths)
+    return removed
+
+
+def _shortened(found: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    return [(kind, name[7:19], size) for kind, name, size in found]
+
+
+def _image_chosen(image: Image, filters: Iterable[Filter]) -> bool:
+    from minicontainer.engine import images
+
+    labels = (image.config.get("config") or {}).get("Labels") or {}
+    for key, value in filters:
+        if key == "until":
+            assert isinstance(value, (int, float))
+            if images.moment(image.created) >= value:
+                return False
+        else:
+            name, equals, wanted = str(value).partition("=")
+            fits = name in labels and (not equals or labels[name] == wanted)
+            if fits == (key == "label!"):
+                return False
+    return True
+
+
 # ------------------------------------------------------------------------------ garbage
 
 
@@ -264,7 +346,7 @@ def _has_owner(paths: Paths, container_id: str) -> bool:
 
 
 def _is_abandoned(path: str) -> bool:
-    """Whether a thing in tmp/ or containers/ has no maker any more: its lock is free, or it is old."""
+    """Whether a thing in tmp/ or containers/ has lost its maker: its lock is free, or it is old."""
     try:
         fd = kernel.open(path, _DIRECTORY)
     except OSError as failure:

@@ -12,7 +12,8 @@ import os
 
 from minicontainer.errors import ImageError
 from minicontainer.image import compression, media, platforms, reference, sources
-from minicontainer.image.store import REF_NAME, Image, Store
+from minicontainer.image.index import REF_NAME
+from minicontainer.image.store import Image, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

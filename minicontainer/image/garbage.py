@@ -12,7 +12,7 @@ import stat
 
 from minicontainer import kernel
 from minicontainer.errors import Error, ImageError
-from minicontainer.image import locks, media
+from minicontainer.image import corrections, locks, media
 from minicontainer.image.blobs import hex_of, new_hash
 from minicontainer.image.reference import is_hex
 from minicontainer.image.store import Image, Store
@@ -77,12 +77,12 @@ class Reached:
         config = self._store.blobs.read(
             document["config"]["digest"], media.LARGEST_DOCUMENT, verify=False
         )
-        self.layers.update(media.parse_config(config, len(parts) - 1)["rootfs"]["diff_ids"])
+        diff_ids = media.parse_config(config, len(parts) - 1)["rootfs"]["diff_ids"]
+        self.layers.update(diff_ids)
+        self.layers.add(corrections.identifier(diff_ids))
 
 
-def collect(
-    store: Store, in_use: set[str] | Callable[[], set[str]]
-) -> list[tuple[str, str, int]]:
+def collect(store: Store, in_use: set[str] | Callable[[], set[str]]) -> list[tuple[str, str, int]]:
     """Remove what nothing reaches: [(kind, name, bytes)]; nothing while an image is being made.
 
     in_use: or what says it, called when nobody can bring or take an image any more. Layers go to

@@ -107,6 +107,10 @@ def split(name: bytes) -> tuple[str, ...]:
     return tuple(parts)
 
 
+class _BelowFile(ImageError):
+    """A name that leads through a file."""
+
+
 class _Layer:
     """The directory that members are added to."""
 
@@ -190,21 +194,30 @@ class _Layer:
         return fd
 
     def _make_parents(self, path: str) -> int:
+        fd = self._walk(path)
+        if fd is None:
+            # A link of this layer: followed inside of it, and made to lead somewhere.
+            self._count()
+            return inroot.directory_in_root(self._top_fd, path, 0o755)
+        return fd
+
+    def _walk(self, path: str) -> int | None:
+        """A descriptor of the directory `path`, made where missing; None if a link is in the way.
+
+        Raises _BelowFile if a file is.
+        """
         fd = kernel.open(".", _DIRECTORY, dir_fd=self._top_fd)
         done = ""
-        try:
-            for part in path.split("/"):
-                done = f"{done}/{part}" if done else part
+        for part in path.split("/") if path else ():
+            done = f"{done}/{part}" if done else part
+            try:
                 below = self._enter(fd, part, done)
-                if below is None:
-                    # A link of this layer: followed inside of it, and made to lead somewhere.
-                    self._count()
-                    return inroot.directory_in_root(self._top_fd, path, 0o755)
+            finally:
                 kernel.close(fd)
-                fd = below
-            return kernel.dup(fd)
-        finally:
-            kernel.close(fd)
+            if below is None:
+                return None
+            fd = below
+        return fd
 
     def _enter(self, fd: int, name: str, path: str) -> int | None:
         """A descriptor of the directory `name` in `fd`, made where missing; None for a link."""
@@ -217,7 +230,7 @@ class _Layer:
             if stat.S_ISLNK(status.st_mode):
                 return None
             if not _is_whiteout(status):
-                raise ImageError(
+                raise _BelowFile(
                     f"the layer is refused: {path!r} is a file and a directory"
                 ) from None
             kernel.unlink(name, dir_fd=fd)
@@ -284,12 +297,26 @@ class _Layer:
         name, above = parts[-1], "/".join(parts[:-1])
         if not name.startswith(WHITEOUT):
             return False
-        if name == OPAQUE:
-            self._hide_below(self._parent(above))
-            self.opaque = self.opaque or not above
-        elif not name.startswith(_AUFS):
-            self._whiteout(self._parent(above), name[len(WHITEOUT) :])
+        if name == OPAQUE or not name.startswith(_AUFS):
+            self._mark(above, name)
         return True
+
+    def _mark(self, above: str, name: str) -> None:
+        try:
+            fd = self._walk(above)
+        except _BelowFile:
+            fd = None
+        if fd is None:
+            # The file or link of this layer has hidden already what is to be hidden.
+            return
+        try:
+            if name == OPAQUE:
+                self._hide_below(fd)
+                self.opaque = self.opaque or not above
+            else:
+                self._whiteout(fd, name[len(WHITEOUT) :])
+        finally:
+            kernel.close(fd)
 
     def _whiteout(self, fd: int, name: str) -> None:
         if name in ("", ".", ".."):

@@ -13,7 +13,8 @@ from minicontainer.errors import Conflict, Error, ImageError
 from minicontainer.image import compression, media, packing, reference
 from minicontainer.image.archive import IMAGE_NAME
 from minicontainer.image.blobs import digest_of
-from minicontainer.image.store import REF_NAME, Image, Store
+from minicontainer.image.index import REF_NAME
+from minicontainer.image.store import Image, Store
 from minicontainer.primitives import commits, copies, trees
 from minicontainer.steps import step
 

@@ -13,7 +13,7 @@ import os
 
 from minicontainer import jsontext, kernel
 from minicontainer.errors import Error, ImageError, NotFound
-from minicontainer.image import locks, reference
+from minicontainer.image import index, locks, reference
 from minicontainer.image.blobs import Blobs, BlobWriter
 from minicontainer.image.unpacked import Layers
 from minicontainer.paths import Paths
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     Document = dict[str, Any]
-
-REF_NAME = "org.opencontainers.image.ref.name"
-# `docker.io/library/x@sha256:…`, several separated by commas: what registries call the image.
-REPO_DIGEST = "org.minicontainer.repo-digest"
 
 LARGEST_INDEX = 64 << 20
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -49,8 +45,12 @@ class Image:
         self.entries = entries
         self.descriptor = {key: value for key, value in entries[0].items() if key != "annotations"}
         self.digest = str(self.descriptor.get("digest", ""))
-        self.names = [name for name in map(name_of, entries) if name]
-        found = [text for entry in entries for text in _annotation(entry, REPO_DIGEST).split(",")]
+        self.names = [name for name in map(index.name_of, entries) if name]
+        found = [
+            text
+            for entry in entries
+            for text in index.annotation(entry, index.REPO_DIGEST).split(",")
+        ]
         self.repo_digests = [text for text in dict.fromkeys(found) if text]
         self.id = ""
         self.manifest: Document = {}
@@ -87,6 +87,13 @@ class Image:
         return found
 
     @property
+    def layer_ids(self) -> set[str]:
+        """What a container made from it stands on, for `collect`: diffIDs and corrections."""
+        from minicontainer.image import corrections
+
+        return {*self.diff_ids, corrections.identifier(self.diff_ids)}
+
+    @property
     def size(self) -> int:
         """Bytes of its unpacked files, layers that occur twice counted once."""
         found = (self._store.layers.load(diff_id) for diff_id in dict.fromkeys(self.diff_ids))
@@ -97,13 +104,15 @@ class Image:
         """The directories of its layers, the topmost first, as an overlay wants them.
 
         Those that are missing are unpacked first. A layer that occurs twice counts where it is
-        topmost, which is what it amounts to; what an opaque top directory hides is left out.
-        Raises ImageError.
+        topmost, which is what it amounts to; what an opaque top directory hides is left out. Above
+        them all there may be one with corrected directories (`corrections`). Raises ImageError.
         """
-        return [layer.path for layer in self.stack()]
+        stack = self.stack()
+        top = self._store.layers.correct(self.diff_ids, stack)
+        return [layer.path for layer in ([top] if top else []) + stack]
 
     def stack(self) -> list[Any]:
-        """The same as named tuples `Layer(path, record)`."""
+        """Its own layers as named tuples `Layer(path, record)`, the topmost first."""
         if self.broken:
             raise ImageError(f"the image cannot be used: {self.broken}")
         found = []
@@ -133,7 +142,7 @@ class Store:
         self.user = _is_user() if user is None else user
         self._durable = durable
         self.blobs = Blobs(paths)
-        self.layers = Layers(paths, self.blobs, self.user)
+        self.layers = Layers(paths, self.blobs, user=self.user, durable=durable)
         self._guard = RLock()
         self._holders = 0
         self._hold_fd = -1
@@ -235,7 +244,7 @@ class Store:
 
     def images(self) -> list[Image]:
         """Every image, the newest first, broken ones too."""
-        found = [Image(self, entries) for entries in _grouped(self._read_index())]
+        found = [Image(self, entries) for entries in index.grouped(self._read_index())]
         return sorted(found, key=lambda image: image.created, reverse=True)
 
     def find(self, text: str) -> Image:
@@ -256,7 +265,7 @@ class Store:
             return None
         name = reference.canonical(wanted)
         for entry in entries:
-            if name_of(entry) in (name, text):  # other programs may give it any name
+            if index.name_of(entry) in (name, text):  # other programs may give it any name
                 return self._load(entries, entry)
         if wanted.digest:
             return self._by_digest(entries, reference.name(wanted), wanted.digest)
@@ -265,9 +274,12 @@ class Store:
     def _by_digest(self, entries: list[Document], name: str, digest: str) -> Image | None:
         """The image that a registry calls, or that is here called, `name@digest`."""
         for entry in entries:
-            known = _annotation(entry, REPO_DIGEST).split(",")
-            here = name_of(entry).partition("@")[0].rpartition(":")[0]
-            same = entry.get("digest") == digest and name in (here, name_of(entry).split("@")[0])
+            known = index.annotation(entry, index.REPO_DIGEST).split(",")
+            here = index.name_of(entry).partition("@")[0].rpartition(":")[0]
+            same = entry.get("digest") == digest and name in (
+                here,
+                index.name_of(entry).split("@")[0],
+            )
             if f"{name}@{digest}" in known or same:
                 return self._load(entries, entry)
         return None
@@ -276,7 +288,7 @@ class Store:
         digits = text[7:] if text.startswith("sha256:") else text
         if not digits or not reference.is_hex(digits, len(digits)) or len(digits) > 64:
             return None
-        images = [Image(self, group) for group in _grouped(entries)]
+        images = [Image(self, group) for group in index.grouped(entries)]
         fitting = [image for image in images if image.id[7:].startswith(digits) and image.id]
         if not fitting and len(digits) == 64:
             fitting = [image for image in images if image.digest == f"sha256:{digits}"]
@@ -293,7 +305,7 @@ class Store:
         return sorted(fitting, key=lambda image: not image.names)[0] if fitting else None
 
     def _load(self, entries: list[Document], entry: Document) -> Image:
-        return Image(self, _same(entries, entry))
+        return Image(self, index.same(entries, entry))
 
     def add_image(
         self,
@@ -315,11 +327,11 @@ class Store:
             try:
                 entries = self._read_index()
                 for name in names or [""]:
-                    entries = _named(entries, plain, name, annotations or {})
+                    entries = index.named(entries, plain, name, annotations or {})
                 self._write_index(entries)
             finally:
                 kernel.close(fd)
-        return Image(self, _same(entries, plain))
+        return Image(self, index.same(entries, plain))
 
     def _check_complete(self, descriptor: Document) -> None:
         image = Image(self, [descriptor])
@@ -342,9 +354,9 @@ class Store:
         fd = self._lock_index()
         try:
             entries = self._read_index()
-            if all(name_of(entry) != name for entry in entries):
+            if all(index.name_of(entry) != name for entry in entries):
                 return False
-            self._write_index(_unnamed(entries, name))
+            self._write_index(index.unnamed(entries, name))
             return True
         finally:
             kernel.close(fd)
@@ -355,17 +367,17 @@ class Store:
         fd = self._lock_index()
         try:
             entries = self._read_index()
-            gone = [entry for old in image.entries for entry in _same(entries, old)]
+            gone = [entry for old in image.entries for entry in index.same(entries, old)]
             self._write_index([entry for entry in entries if entry not in gone])
-            return [name for name in map(name_of, gone) if name]
+            return [name for name in map(index.name_of, gone) if name]
         finally:
             kernel.close(fd)
 
     def collect(self, in_use: set[str] | Callable[[], set[str]]) -> list[tuple[str, str, int]]:
         """Remove the blobs and layers that no image reaches: [(kind, name, bytes)].
 
-        in_use: diffIDs and digests to keep besides, or what finds them under the lock. Removes nothing while another process brings
-        an image.
+        in_use: diffIDs and digests to keep besides, or what finds them under the lock. Removes
+        nothing while another process brings an image.
         """
         from minicontainer.image import garbage
 
@@ -434,73 +446,6 @@ class _Hold:
                 finally:
                     kernel.close(store._hold_fd)
                     store._hold_fd = -1
-
-
-def name_of(entry: Document) -> str:
-    """The canonical name in an entry of the index, "" if it has none."""
-    return _annotation(entry, REF_NAME)
-
-
-def _annotation(entry: Document, key: str) -> str:
-    annotations = entry.get("annotations")
-    value = annotations.get(key) if isinstance(annotations, dict) else None
-    return value if isinstance(value, str) else ""
-
-
-def _same(entries: list[Document], wanted: Document) -> list[Document]:
-    """The entries for the manifest of `wanted`."""
-    if not isinstance(wanted.get("digest"), str):
-        return [wanted]
-    return [entry for entry in entries if entry.get("digest") == wanted["digest"]]
-
-
-def _grouped(entries: list[Document]) -> Iterator[list[Document]]:
-    """The entries by manifest."""
-    groups: dict[Any, list[Document]] = {}
-    for number, entry in enumerate(entries):
-        digest = entry.get("digest")
-        groups.setdefault(digest if isinstance(digest, str) else number, []).append(entry)
-    return iter(groups.values())
-
-
-def _named(
-    entries: list[Document], descriptor: Document, name: str, annotations: dict[str, str]
-) -> list[Document]:
-    """The entries when `name` ("" for none) belongs to `descriptor`, with `annotations`."""
-    mine = [entry for entry in entries if entry.get("digest") == descriptor["digest"]]
-    if not name and any(name_of(entry) for entry in mine):
-        name = name_of(next(entry for entry in mine if name_of(entry)))
-    # An entry without a name gives way to one that has one.
-    old = [entry for entry in mine if name_of(entry) in (name, "")]
-    merged: dict[str, str] = {}
-    for given in (*(entry.get("annotations") or {} for entry in old), annotations):
-        known = [text for text in (merged.get(REPO_DIGEST), given.get(REPO_DIGEST)) if text]
-        merged.update(given)
-        if known:
-            merged[REPO_DIGEST] = ",".join(dict.fromkeys(",".join(known).split(",")))
-    merged.pop(REF_NAME, None)
-    if name:
-        merged[REF_NAME] = name
-    kept = [entry for entry in entries if entry not in old]
-    new = {**descriptor, "annotations": merged} if merged else dict(descriptor)
-    return [*(_unnamed(kept, name) if name else kept), new]
-
-
-def _unnamed(entries: list[Document], name: str) -> list[Document]:
-    """The entries when nothing is called `name`: an image that loses its last name stays."""
-    result = []
-    for entry in entries:
-        if name_of(entry) == name:
-            same = [other for other in entries if other.get("digest") == entry.get("digest")]
-            if len(same) > 1:
-                continue
-            annotations = {**entry["annotations"]}
-            del annotations[REF_NAME]
-            entry = {**entry, "annotations": annotations}
-            if not annotations:
-                del entry["annotations"]
-        result.append(entry)
-    return result
 
 
 def _is_user() -> bool:

@@ -9,6 +9,8 @@ Global PAX headers are skipped, as Docker does: they would let one entry rename 
 
 from __future__ import annotations
 
+import zlib
+
 from minicontainer.errors import ImageError
 
 TYPE_CHECKING = False
@@ -178,9 +180,9 @@ class Reader:
                 raise ImageError("the tar archive is damaged: a lone block of zeros")
             return None
         recorded = _number(block[148:156], "checksum")
-        plain = sum(block) - sum(block[148:156]) + 8 * 32
+        plain = _sum(block[:148]) + 8 * 32 + _sum(block[156:334]) + _sum(block[334:])
         # Some old programs added signed characters.
-        if recorded not in (plain, plain - 256 * sum(byte > 127 for byte in block)):
+        if recorded != plain and recorded != plain - 256 * sum(byte > 127 for byte in block):
             raise ImageError("this is not a tar archive, or a damaged one: wrong checksum")
         return block
 
@@ -285,6 +287,11 @@ class _Sparse:
         self.map = list(zip(offsets, lengths))
 
 
+def _sum(piece: bytes) -> int:
+    """The bytes of at most 256 added up: half of Adler-32, a third of the time of `sum`."""
+    return (zlib.adler32(piece) & 0xFFFF) - 1
+
+
 def _decode(block: bytes) -> Member:
     """The member of a plain header."""
     member = Member()
@@ -319,12 +326,14 @@ def _decode(block: bytes) -> Member:
 
 def _number(field: bytes, what: str) -> int:
     """An octal number, or GNU's binary one."""
+    text = field[:-1]  # nearly always
     if field[0] & 0x80:
         if field[0] not in (0x80, 0xFF):
             raise _refused(f"a header with an impossible {what}")
         negative = field[0] == 0xFF
         return int.from_bytes(field[1:], "big") - ((1 << 8 * (len(field) - 1)) if negative else 0)
-    text = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
+    if not text.isdigit() or field[-1] not in b" \0":
+        text = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
     try:
         if not text or text.isdigit():
             return int(text or b"0", 8)

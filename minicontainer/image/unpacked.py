@@ -36,12 +36,12 @@ _LARGEST_RECORD = 4 << 20
 class Layers:
     """The layers below layers/, and those that are staged. Threads may share it."""
 
-    def __init__(self, paths: Paths, blobs: Blobs, user: bool) -> None:
+    def __init__(self, paths: Paths, blobs: Blobs, *, user: bool, durable: bool) -> None:
         from _thread import RLock
 
         self._paths = paths
         self._blobs = blobs
-        self._user = user
+        self._user, self._durable = user, durable
         self._staged: dict[str, _Staged] = {}
         self._guard = RLock()
 
@@ -156,6 +156,51 @@ class Layers:
         with step("write %s/layer.json", home):
             commits.replace(f"{home}/layer.json", jsontext.dumps(record) + "\n")
         return found
+
+    def correct(self, diff_ids: list[str], stack: list[Layer]) -> Layer | None:
+        """The layer that goes on top of a stack to correct it, made if need be; None for none.
+
+        diff_ids: of the image; its layers are in place.  A layer is staged for `commit` when it is
+        made, and an empty one stands for none. Raises KernelError.
+        """
+        from minicontainer.image import corrections
+
+        if not stack or not corrections.may_be_needed([layer.record for layer in stack]):
+            return None
+        name = corrections.identifier(diff_ids)
+        found = self.load(name)
+        if found is None:
+            self._make_corrections(name, stack)
+            found = self.load(name)
+        return found if found and found.record["entries"] else None
+
+    def _make_corrections(self, name: str, stack: list[Layer]) -> None:
+        from minicontainer.image import corrections
+
+        home = f"{self._paths.tmp}/layer-{hex_of(name)}"
+        patience = locks.Patience("correcting the same layers", locks.LONGEST_SECONDS)
+        while (home_fd := self._claim(home)) is None:
+            if self.has(name):
+                return
+            patience.wait()
+        try:
+            with step("correct the directories of layers in %s", home):
+                kernel.mkdir("tree", 0o700, dir_fd=home_fd)
+                tree_fd = kernel.open("tree", _DIRECTORY, dir_fd=home_fd)
+                try:
+                    count = corrections.make(stack, tree_fd, self._user)
+                finally:
+                    kernel.close(tree_fd)
+                record = {"bytes": 0, "entries": count, "root": True, "corrections": True}
+                commits.replace(f"{home}/layer.json", jsontext.dumps(record) + "\n")
+        except BaseException:
+            self._remove(home)
+            kernel.close(home_fd)
+            raise
+        self._stage(name, _Staged(home_fd, home))
+        if self._durable:
+            self.sync()
+        self.commit()
 
     def _stage(self, diff_id: str, staged: _Staged) -> None:
         with self._guard:

@@ -6,7 +6,8 @@ import gzip
 import json
 import os
 import random
-import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -20,6 +21,7 @@ from minicontainer.paths import Paths
 from tests.support import registry as support
 from tests.support.registry import Registry
 
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.urandom(400_000)
 SETTINGS = Settings(
     places=auth.Places("", {}, "/nonexistent", ""),
@@ -214,26 +216,35 @@ def test_a_redirect_to_another_host_carries_no_credentials(store, tmp_path):
         assert all("Authorization" not in request.headers for request in other.requests)
 
 
+PULL = """
+import sys
+from minicontainer.image import auth, pull, reference
+from minicontainer.image.registry import Settings
+from minicontainer.image.store import Store
+from minicontainer.paths import Paths
+places = auth.Places("", {"XDG_RUNTIME_DIR": "/nonexistent"}, "/nonexistent", "")
+settings = Settings(places=places, certificates=(), retry_seconds=0.1)
+print(flush=True)
+wanted = reference.parse(sys.argv[3])
+pull.pull(Store(Paths(*sys.argv[1:3])), wanted, None, settings, lambda event: None)
+"""
+
+
 def test_pulls_killed_at_any_moment_are_continued(tmp_path, server):
     """SIGKILL leaves nothing but partial blobs, and the next pull goes on from there."""
     paths = Paths(str(tmp_path / "root"), str(tmp_path / "run"))
-    drip = support.cut_off(200_000)
     chance = random.Random(20261123)
     for delay in [chance.uniform(0.0, 0.4) for _ in range(8)]:
         server._faults.clear()
-        server.fault(server.large, drip, times=2)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                bring(Store(paths, durable=False), server)
-            finally:
-                os._exit(0)
-        time.sleep(delay)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        server.fault(server.large, support.cut_off(200_000), times=2)
+        command = [sys.executable, "-c", PULL, paths.root, paths.runroot, f"{server.name}/x/y"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=TOP) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(delay)
+            process.kill()
         store = Store(paths, durable=False)
-        for image in store.images():
-            assert image.broken is None
+        assert [image.broken for image in store.images() if image.broken] == []
         assert store.check() == []
     server._faults.clear()
     bring(store, server)

@@ -229,6 +229,24 @@ def test_detached_command_runs_on_without_us(engine: Engine) -> None:
     wait_until(lambda: engine.run("exec", "c", "cat", "/proof").stdout == "done\n", "the proof")
 
 
+def test_detached_command_is_reaped_by_a_process_of_ours(engine: Engine) -> None:
+    """Where the host's init reaps nothing, the container could not end otherwise."""
+    engine.detach("--name", "c")
+    engine.ok("exec", "-d", "c", "sleep", "1001")
+    lines = engine.ok("top", "c").splitlines()[1:]
+    parent = next(line.split()[2] for line in lines if "sleep 1001" in line)
+    assert "exec -d c" in engine.processes()[int(parent)]
+    engine.ok("stop", "-t", "0", "c")
+    wait_until(lambda: engine.processes() == {}, "the end of all processes")
+
+
+def test_detached_command_keeps_its_terminal(engine: Engine) -> None:
+    engine.detach("--name", "c")
+    script = "sleep 0.3; head -c 300000 /dev/zero; tty > /proof"
+    engine.ok("exec", "-dt", "c", "sh", "-c", script)
+    wait_until(lambda: engine.run("exec", "c", "cat", "/proof").stdout == "/dev/pts/0\n", "proof")
+
+
 @pytest.mark.lifecycle
 def test_command_ends_with_the_container(engine: Engine) -> None:
     engine.detach("--name", "c")

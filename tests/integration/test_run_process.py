@@ -238,7 +238,6 @@ TRAP = "trap 'echo USR1; exit 5' USR1; trap 'echo TERM; exit 6' TERM; echo up; "
 TRAP += "while :; do sleep 0.05; done"
 
 
-@pytest.mark.lifecycle
 @pytest.mark.parametrize(
     ("flags", "said", "code"),
     [

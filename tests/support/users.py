@@ -48,6 +48,7 @@ def readable_by_all(path: str) -> bool:
     return True
 
 
+@functools.cache
 def python_for_all() -> str:
     """An interpreter that every user may run; raises FileNotFoundError if there is none."""
     answer = subprocess.run(
@@ -63,9 +64,9 @@ def python_for_all() -> str:
     raise FileNotFoundError("no Python that an ordinary user may run")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def library_for_all() -> str:
-    """A directory with a copy of the package, compiled, that every user may read; ours to remove."""
+    """A directory with a compiled copy of the package that every user may read."""
     library = tempfile.mkdtemp(prefix="mc-library-", dir=scratch())
     atexit.register(shutil.rmtree, library)
     package = os.path.join(library, "minicontainer")

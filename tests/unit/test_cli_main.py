@@ -79,7 +79,7 @@ def test_help_of_a_verb_is_the_verbs_help() -> None:
         (["image", "start"], 1, ["Error: unknown command: image start"]),
         (["container"], 1, ["Error: unknown command: container"]),
         (["oci", "state", "x"], 1, ["Error: oci: not supported yet"]),
-        (["pull", "alpine"], 1, ["Error: pull: not supported yet"]),
+        (["push", "alpine"], 1, ["Error: push: not supported yet"]),
         (["image", "ls"], 1, ["Error: images: not supported yet"]),
         (["--bogus", "ps"], 125, ["Error: unknown flag: --bogus"]),
         (["--config", "/x", "ps"], 125, ["Error: --config: not supported yet"]),

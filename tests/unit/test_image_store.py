@@ -15,7 +15,8 @@ import pytest
 from minicontainer import kernel
 from minicontainer.errors import DigestMismatch, Error, ImageError, NotFound
 from minicontainer.image import blobs
-from minicontainer.image.store import REPO_DIGEST, Store
+from minicontainer.image.index import REPO_DIGEST
+from minicontainer.image.store import Store
 from minicontainer.paths import Paths
 from tests.support import images
 from tests.support.images import Made, digest, member

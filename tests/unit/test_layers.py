@@ -43,8 +43,8 @@ EMPTY_NAMES = ("utils", "common", "config", "helpers", "misc")
 # (or never return from execveat).
 ENDS_THE_PROCESS = ("runtime.init", "runtime.stage", "engine.monitor", "kernel.processes")
 
-# The caller's own home, where HOME is unset.
-HOST_DATABASES = ("cli.roots",)
+# The homes of the caller, where HOME is unset, and of who called sudo.
+HOST_DATABASES = ("cli.roots", "engine.images")
 
 
 def source_files() -> list[Path]:

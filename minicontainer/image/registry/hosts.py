@@ -70,7 +70,6 @@ def settings_from(
         places=places,
         insecure=insecure,
         insecure_registries=tuple(configuration.get("insecure-registries") or ()),
-        blocked=tuple(configuration.get("blocked-registries") or ()),
         mirrors=mirrors,
         proxies=configuration.get("proxies"),
         parallel=max(1, int(configuration.get("max-concurrent-downloads") or 3)),
