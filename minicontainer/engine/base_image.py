@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from minicontainer.paths import Paths
 
 
-def resolve(paths: Paths, options: dict[str, Any]) -> Image:
-    """The image of `options`, unpacked. Raises NotFound with --pull never, and what a pull raises."""
+def open_store(paths: Paths) -> Store:
+    """The images below `paths`."""
     store = Store(paths)
     store.prepare()
+    return store
+
+
+def resolve(store: Store, options: dict[str, Any]) -> Image:
+    """The image of `options`, unpacked. Raises NotFound with --pull never, and what a pull raises."""
     text, policy = options["image"], options.get("pull") or "missing"
     if policy != "always":
         try:
@@ -37,4 +42,4 @@ def resolve(paths: Paths, options: dict[str, Any]) -> Image:
             name = f"{event['id']}: " if event.get("id") else ""
             steps.notice(f"{name}{event['status']}")
 
-    return images.pull(paths, text, options.get("platform"), progress)
+    return images.pull(store.paths, text, options.get("platform"), progress)

@@ -242,7 +242,6 @@ def _images(
         for image in store.images()
         if image.id not in needed
         and (all_images or not image.names)
-        and not (image.broken and image.names)
         and _image_chosen(image, filters)
     ]
     removed: list[tuple[str, str, int]] = []

@@ -120,12 +120,40 @@ def _create(paths: Paths, options: dict[str, Any], *, durable: bool = False) -> 
     durable: they are on the disk when this returns; else whoever starts it has `Task.settle` to do.
     """
     records.prepare(paths)
+    if options.get("rootfs"):
+        options["rootfs"] = surroundings.check_rootfs(options["rootfs"])
+        return _make(paths, options, {"lower": [options["rootfs"]]}, {}, durable)
+    from minicontainer.engine import base_image
+
+    store = base_image.open_store(paths)
+    # Nothing that the image reaches may be removed until the record says that it is in use.
+    with store.hold():
+        image = base_image.resolve(store, options)
+        settings: dict[str, Any] = image.config.get("config") or {}
+        for option, key in (("user", "User"), ("stop_signal", "StopSignal")):
+            options[option] = options.get(option) or settings.get(key) or None
+        options["label"] = {**(settings.get("Labels") or {}), **options["label"]}
+        base = {
+            "lower": image.layers,
+            "image_id": image.id,
+            "layers": sorted(image.layer_ids),
+        }
+        return _make(paths, options, base, settings, durable)
+
+
+def _make(
+    paths: Paths,
+    options: dict[str, Any],
+    base: dict[str, Any],
+    image_config: dict[str, Any],
+    durable: bool,
+) -> task.Task:
+    """The container of `options` upon `base`: see `records.created_record`."""
     if options.get("cidfile") and os.path.lexists(options["cidfile"]):
         raise Conflict(
             f"the container ID file {options['cidfile']} exists already",
             hint="remove it when the container that it names is gone",
         )
-    base, image_config = _base(paths, options)
     container_id = records.new_id()
     layout = cgroups.detect()
     host = surroundings.gather(paths, options, layout)
@@ -155,22 +183,6 @@ def _create(paths: Paths, options: dict[str, Any], *, durable: bool = False) -> 
     made.layout = layout
     made.settled = durable
     return made
-
-
-def _base(paths: Paths, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the container stands on, a directory or an image, and the image's configuration."""
-    if options.get("rootfs"):
-        options["rootfs"] = surroundings.check_rootfs(options["rootfs"])
-        return {"lower": [options["rootfs"]]}, {}
-    from minicontainer.engine import base_image
-
-    image = base_image.resolve(paths, options)
-    settings: dict[str, Any] = image.config.get("config") or {}
-    for option, key in (("user", "User"), ("stop_signal", "StopSignal")):
-        options[option] = options.get(option) or settings.get(key) or None
-    options["label"] = {**(settings.get("Labels") or {}), **options["label"]}
-    base = {"lower": image.layers, "image_id": image.id, "layers": image.diff_ids}
-    return base, settings
 
 
 def _fill(

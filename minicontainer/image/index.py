@@ -24,9 +24,16 @@ def name_of(entry: Document) -> str:
 
 
 def annotation(entry: Document, key: str) -> str:
-    annotations = entry.get("annotations")
-    value = annotations.get(key) if isinstance(annotations, dict) else None
-    return value if isinstance(value, str) else ""
+    """An annotation of an entry, "" if it has none."""
+    return annotations_of(entry).get(key, "")
+
+
+def annotations_of(entry: Document) -> dict[str, str]:
+    """The annotations of an entry, without those that are none: others may have written it."""
+    found = entry.get("annotations")
+    if not isinstance(found, dict):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def same(entries: list[Document], wanted: Document) -> list[Document]:
@@ -55,7 +62,7 @@ def named(
     # An entry without a name gives way to one that has one.
     old = [entry for entry in mine if name_of(entry) in (name, "")]
     merged: dict[str, str] = {}
-    for given in (*(entry.get("annotations") or {} for entry in old), annotations):
+    for given in (*map(annotations_of, old), annotations):
         known = [text for text in (merged.get(REPO_DIGEST), given.get(REPO_DIGEST)) if text]
         merged.update(given)
         if known:
@@ -73,10 +80,9 @@ def unnamed(entries: list[Document], name: str) -> list[Document]:
     result = []
     for entry in entries:
         if name_of(entry) == name:
-            same = [other for other in entries if other.get("digest") == entry.get("digest")]
-            if len(same) > 1:
+            if len(same(entries, entry)) > 1:
                 continue
-            annotations = {**entry["annotations"]}
+            annotations = annotations_of(entry)
             del annotations[REF_NAME]
             entry = {**entry, "annotations": annotations}
             if not annotations:

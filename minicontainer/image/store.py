@@ -22,10 +22,12 @@ from minicontainer.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     Document = dict[str, Any]
+
+REPO_DIGEST = index.REPO_DIGEST
 
 LARGEST_INDEX = 64 << 20
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -274,13 +276,13 @@ class Store:
     def _by_digest(self, entries: list[Document], name: str, digest: str) -> Image | None:
         """The image that a registry calls, or that is here called, `name@digest`."""
         for entry in entries:
-            known = index.annotation(entry, index.REPO_DIGEST).split(",")
-            here = index.name_of(entry).partition("@")[0].rpartition(":")[0]
+            whole = index.name_of(entry).partition("@")[0]
+            here = whole.rpartition(":")[0]
             same = entry.get("digest") == digest and name in (
                 here,
                 index.name_of(entry).split("@")[0],
             )
-            if f"{name}@{digest}" in known or same:
+            if same or f"{name}@{digest}" in _repo_digests(entry):
                 return self._load(entries, entry)
         return None
 
@@ -446,6 +448,10 @@ class _Hold:
                 finally:
                     kernel.close(store._hold_fd)
                     store._hold_fd = -1
+
+
+def _repo_digests(entry: Document) -> list[str]:
+    return index.annotation(entry, REPO_DIGEST).split(",")
 
 
 def _is_user() -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What an engine that has never run anything may keep in its roots.
 SKELETON = re.compile(
     r"version|(containers|names|tmp|trash|volumes|images|layers|locks|oci|netns|leases)"
-    r"|trash/.*|locks/(store|network)[^/]*"
+    r"|images/(oci-layout|index\.json|blobs(/sha256)?)|trash/.*|locks/(store|network)[^/]*"
 )
 # Programs that come and go by themselves inside a census of open files.
 TRANSIENT = re.compile(r"/proc/\d+/|/dev/(null|urandom)|anon_inode:\[(eventpoll|pidfd)\]")

@@ -169,7 +169,7 @@ class Oci:
         self.name = name
         self.base = base
         self.rootfs = rootfs
-        self.argv = [name, "--root", os.path.join(base, f"{name}-state")]
+        self.argv = [name, "--root", os.path.join(base, "run", f"{name}-state")]
         if name == "crun":
             self.argv.append("--cgroup-manager=cgroupfs")
 
@@ -208,8 +208,9 @@ class Podman:
     def __init__(self, base: str, rootfs: str) -> None:
         self.rootfs = rootfs
         self.base = os.path.join(base, "podman")
-        self.argv = ["podman", "--root", f"{self.base}/root", "--runroot", f"{self.base}/run"]
-        self.argv += ["--tmpdir", f"{self.base}/tmp", "--storage-driver", "overlay"]
+        volatile = os.path.join(base, "run", "podman")
+        self.argv = ["podman", "--root", f"{self.base}/root", "--runroot", f"{volatile}/run"]
+        self.argv += ["--tmpdir", f"{volatile}/tmp", "--storage-driver", "overlay"]
         self.argv += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
         self.flags = ["--network", "none", "--log-driver", "k8s-file"]
         # Else podman's own parent group, libpod_parent, would stay.

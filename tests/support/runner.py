@@ -250,7 +250,7 @@ class Engine:
             process.wait()
 
     def close(self) -> list[str]:
-        """Remove every container, then by force what is left; returns the lines of the census.
+        """Remove containers and images, then by force what is left; returns the census' lines.
 
         An empty list means that the engine cleaned up after itself. May be repeated.
         """
@@ -263,6 +263,10 @@ class Engine:
                 done = self.run("rm", "--all", "--force")
                 if done.returncode != 0:
                     failure.append(f"rm --all --force: exit {done.returncode}: {done.stderr}")
+            if os.path.exists(os.path.join(self.root, "images", "index.json")):
+                done = self.run("image", "prune", "--all", "--force")
+                if done.returncode != 0:
+                    failure.append(f"image prune: exit {done.returncode}: {done.stderr}")
         except subprocess.TimeoutExpired as error:
             failure.append(str(error))
         finally:

@@ -80,7 +80,7 @@ def test_help_of_a_verb_is_the_verbs_help() -> None:
         (["container"], 1, ["Error: unknown command: container"]),
         (["oci", "state", "x"], 1, ["Error: oci: not supported yet"]),
         (["push", "alpine"], 1, ["Error: push: not supported yet"]),
-        (["image", "ls"], 1, ["Error: images: not supported yet"]),
+        (["image", "push", "x"], 1, ["Error: push: not supported yet"]),
         (["--bogus", "ps"], 125, ["Error: unknown flag: --bogus"]),
         (["--config", "/x", "ps"], 125, ["Error: --config: not supported yet"]),
         (["--root=", "ps"], 125, ['Error: invalid argument "" for "--root" flag']),
