@@ -23,7 +23,7 @@ def open_store(paths: Paths) -> Store:
 
 
 def resolve(store: Store, options: dict[str, Any]) -> Image:
-    """The image of `options`, unpacked. Raises NotFound with --pull never, and what a pull raises."""
+    """The image of `options`. Raises NotFound with --pull never, and what a pull raises."""
     text, policy = options["image"], options.get("pull") or "missing"
     if policy != "always":
         try:

@@ -318,7 +318,7 @@ def update(container: Container, changes: dict[str, Any]) -> None:
         paths = container.paths
         config = spec.load(paths.config(container.id))
         # Only the limits are wanted: the rest is what composes anywhere, also without its image.
-        bare = {"pid": None, "ipc": None, "uts": None, "network": "none"}
+        bare: dict[str, Any] = {"pid": None, "ipc": None, "uts": None, "network": "none"}
         bare.update(entrypoint=[], command=config["process"]["args"])
         asked = {**options, **bare}
         host = surroundings.gather(paths, asked, cgroups.detect())

@@ -12,7 +12,7 @@ from minicontainer.steps import step
 
 
 def make(paths: Paths, container_id: str, lower: list[str], refused: Error) -> None:
-    """Copy the one directory of `lower` to the container's `copy` directory, which appears when it is whole.
+    """Copy the one directory of `lower` to the container's `copy`, which appears when it is whole.
 
     Other file systems mounted in it and our own state are left out. Warns once.
     """

@@ -182,6 +182,9 @@ def remove(paths: Paths, text: str, *, force: bool = False, prune: bool = True) 
             store.untag(one)
         return lines
     store.remove(image)
+    for other in store.images():  # the same image, its layers packed otherwise
+        if image.id and other.id == image.id and not other.names:
+            store.remove(other)
     lines += [f"Untagged: {familiar(one)}" for one in image.repo_digests if image.names]
     lines.append(f"Deleted: {image.id or image.digest}")
     if prune:

@@ -3,8 +3,9 @@
 Whatever is made for a container carries its id.  A thing is garbage if no container has that id
 (`records.exists`: also a directory without a record, left by a crash of the host) and no maker is
 at work on one: a maker holds a lock on its staging directory (`records`).  As makers may not have
-taken their lock yet, garbage is only what is garbage at two moments half a second apart.  Images without a name, layers and blobs are garbage unless a container stands on them
-(`images.in_use`).  Not for: volumes.
+taken their lock yet, garbage is only what is garbage at two moments half a second apart.  Images
+without a name, layers and blobs are garbage unless a container stands on them (`images.in_use`).
+Not for: volumes.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import sys
 
 from minicontainer import kernel, steps
 from minicontainer.engine import bundle, pipes, records, surroundings, task
-from minicontainer.errors import Conflict, Error, InvalidState, UsageError
+from minicontainer.errors import Conflict, Error, InvalidState
 from minicontainer.paths import Paths
 from minicontainer.primitives import cgroups, commits
 from minicontainer.runtime import process as last_hop

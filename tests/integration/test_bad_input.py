@@ -42,10 +42,6 @@ def test_empty_rootfs(engine: Engine) -> None:
     assert "--rootfs" in refused(engine, 125, "run", "--rootfs", "", "true")
 
 
-def test_no_rootfs(engine: Engine) -> None:
-    assert "not supported yet" in refused(engine, 125, "run", "alpine", "true")
-
-
 def test_rootfs_without_any_program(engine: Engine) -> None:
     os.mkdir(f"{engine.base}/empty")
     said = refused(engine, 127, "run", "--rm", "--rootfs", f"{engine.base}/empty", "true")

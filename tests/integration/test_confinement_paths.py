@@ -343,7 +343,7 @@ def test_the_planted_modules_would_be_found(engine: Engine, planted: str) -> Non
     marks = f"{engine.base}/marks"
     python = os.path.realpath(sys.executable)
     directory = planted + os.path.realpath(os.path.dirname(os.__file__))
-    program = f"import sys; sys.path[:] = [{directory!r}]; import colorsys"
+    program = f"import sys; sys.path[:] = [{directory!r}]; import traceback"
     script = f'mount --bind {marks} /mnt && exec {python} -S -c "$0"'
     subprocess.run(["unshare", "--mount", "sh", "-c", script, program], check=True)
-    assert os.listdir(marks) == ["colorsys"]
+    assert os.listdir(marks) == ["traceback"]

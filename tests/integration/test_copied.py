@@ -61,6 +61,9 @@ def test_a_copied_root_keeps_owners_modes_and_links(refused: Engine) -> None:
     script = "stat -c '%n %u %g %a %h' /bin/sh /tmp /etc/passwd; readlink /bin/sh || true"
     copied = refused.run("run", "--rm", "--rootfs", refused.rootfs, "sh", "-c", script).stdout
     plain = subprocess.run(
-        ["chroot", refused.rootfs, "sh", "-c", script], stdout=subprocess.PIPE, text=True, check=True
+        ["chroot", refused.rootfs, "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     ).stdout
     assert copied == plain

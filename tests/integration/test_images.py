@@ -278,6 +278,15 @@ def test_save_through_a_pipe(loaded: Engine) -> None:
     assert "cannot be written to a pipe" in loaded.fails(1, "save", "--format", "oci-dir", "bb:1")
 
 
+def test_same_image_with_plain_layers_goes_with_it(loaded: Engine, made: Made) -> None:
+    data = loaded.run("save", "--plain", "bb:1", text=False, check=True).stdout
+    assert loaded.ok("load", input=data) == "Loaded image: bb:1\n"
+    assert listed(loaded, "-q", "--no-trunc") == [image_id(made)] * 2
+    assert loaded.ok("run", "--rm", "bb:1") == "made\n"
+    loaded.ok("rmi", "bb:1")
+    assert store_of(loaded) == EMPTY
+
+
 @pytest.mark.parametrize("how", ["file", "stdin"])
 def test_import_of_a_tarball(engine: Engine, made: Made, how: str) -> None:
     tarball = gzip.compress(made.layers[0], 1)

@@ -292,6 +292,7 @@ def test_renamed_container_that_removes_itself_gives_its_name_back(engine: Engin
 @pytest.mark.lifecycle
 def test_interrupted_start_leaves_nothing_that_cannot_be_removed(engine: Engine) -> None:
     """The command is killed at moments all over its short life."""
+    engine.ok("create", "--rootfs", engine.rootfs, "true")  # the layout of the state is there
     for step in range(8):
         process = engine.popen("run", "-d", "--name", f"c{step}", "--rootfs", engine.rootfs, *SLEEP)
         time.sleep(0.015 * step + 0.02)

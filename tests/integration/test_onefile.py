@@ -55,7 +55,8 @@ def test_a_container_runs_on_each_python(
     assert engine.sh("echo hello from $(hostname)", "--rm") == "hello from minicontainer\n"
     engine.detach("--name", "kept", "--memory", "64m")
     assert engine.ok("exec", "kept", "hostname") == "minicontainer\n"
-    assert engine.run("run", "--rm", "--rootfs", engine.rootfs, "sh", "-c", "exit 7").returncode == 7
+    failing = engine.run("run", "--rm", "--rootfs", engine.rootfs, "sh", "-c", "exit 7")
+    assert failing.returncode == 7
     engine.ok("stop", "-t", "0", "kept")
     assert engine.inspect("kept")["State"]["ExitCode"] == 137
     assert f"Python:       {version}." in engine.ok("version")

@@ -68,7 +68,7 @@ def tar(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT)
     """A plain tar archive, names exactly as given."""
     parts = []
     for info, data in members:
-        parts.append(info.tobuf(form, "utf-8", "surrogateescape"))
+        parts.append(info.tobuf(form, "utf-8", "surrogateescape"))  # type: ignore[arg-type]
         parts.append(data + bytes(-len(data) % 512))
     return b"".join(parts) + bytes(1024)
 
