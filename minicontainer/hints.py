@@ -130,6 +130,12 @@ def _kinds(attempt: str, call: str) -> str | None:
     return None
 
 
+def _read_only(attempt: str, call: str) -> str | None:
+    if attempt.startswith(("mount ", "bind ", "enter the working directory")):
+        return None  # inside the container, which lies elsewhere
+    return "the file system is read-only; --root and --runroot move the state"
+
+
 def _pty(attempt: str, call: str) -> str | None:
     return "pseudo-terminals are used up: raise kernel.pty.max" if "ptmx" in call else None
 
@@ -216,7 +222,7 @@ _TABLE: dict[tuple[str, int], tuple[Row, ...]] = {
     ("", errno.EDQUOT): ("the disk quota is used up",),
     ("", errno.EISDIR): (_kinds,),
     ("", errno.ENOTDIR): (_kinds,),
-    ("", errno.EROFS): ("the file system is read-only; --root and --runroot move the state",),
+    ("", errno.EROFS): (_read_only,),
     ("", errno.EMFILE): ("too many open files: raise RLIMIT_NOFILE (ulimit -n)",),
     ("", errno.ENFILE): ("the machine has too many open files: raise fs.file-max",),
     ("", errno.ENOMEM): ("no memory is left, or the control group's limit is reached",),

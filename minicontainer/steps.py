@@ -23,8 +23,6 @@ listener: Callable[[str], None] | None = None
 
 # The command line puts a function here; it is called with each warning for the user.
 warner: Callable[[str], None] | None = None
-# The same for a word on what goes on, such as the states of a pull.
-notifier: Callable[[str], None] | None = None
 
 # Which process speaks in a trace: the forked child says "init", a monitor "monitor".
 role = "engine"
@@ -61,12 +59,6 @@ def warn(sentence: str) -> None:
     """Tell the user something that does not stop the command."""
     if warner is not None:
         warner(sentence)
-
-
-def notice(sentence: str) -> None:
-    """Tell the user what goes on."""
-    if notifier is not None:
-        notifier(sentence)
 
 
 def errno_text(number: int) -> str:

@@ -104,7 +104,6 @@ def dispatch(argv: Sequence[str]) -> int:
     command = GLOBAL
     debug = False
     steps.warner = output.warning
-    steps.notifier = output.message
     try:
         flags, words = _global_flags(argv)
         debug = flags["debug"]

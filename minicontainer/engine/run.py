@@ -123,12 +123,12 @@ def _create(paths: Paths, options: dict[str, Any], *, durable: bool = False) -> 
     if options.get("rootfs"):
         options["rootfs"] = surroundings.check_rootfs(options["rootfs"])
         return _make(paths, options, {"lower": [options["rootfs"]]}, {}, durable)
-    from minicontainer.engine import base_image
+    from minicontainer.engine import images
 
-    store = base_image.open_store(paths)
+    store = images.open_store(paths)
     # Nothing that the image reaches may be removed until the record says that it is in use.
     with store.hold():
-        image = base_image.resolve(store, options)
+        image = images.for_run(paths, options)
         settings: dict[str, Any] = image.config.get("config") or {}
         for option, key in (("user", "User"), ("stop_signal", "StopSignal")):
             options[option] = options.get(option) or settings.get(key) or None

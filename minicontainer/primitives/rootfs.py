@@ -106,7 +106,9 @@ def plan(config: Config, bundle: str, trees: dict[int, int]) -> list[Operation]:
             arguments = (target, fstype, mount.get("source", fstype), options)
             operations.append(Operation(f"mount {fstype} on {target}", _filesystem, arguments))
     if own_dev:
-        nodes = linux.get("devices", [])
+        # A node that the user has mounted something on is his.
+        taken = {mount["destination"] for mount in config.get("mounts", ())}
+        nodes = [node for node in linux.get("devices", ()) if node["path"] not in taken]
         operations.append(Operation("make the devices of /dev", make_devices, (nodes,)))
     if config.get("process", {}).get("terminal"):
         operations.append(Operation("open the container's terminal", _terminal, ()))

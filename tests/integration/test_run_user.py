@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import rootfs as rootfs_builder
 from tests.support.inside import DEFAULT_CAPABILITIES, capabilities, status
-from tests.support.runner import Engine
+from tests.support.runner import Engine, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -226,3 +226,12 @@ def test_name_that_is_uid_zero_is_root(engine: Engine, hostile: str) -> None:
     rootfs_builder.write(hostile, "etc/passwd", "toor:x:0:0::/t:/bin/sh\n")
     words = ["run", "--rm", "-u", "toor", "--rootfs", hostile, "cat", "/proc/self/status"]
     assert capabilities(status(engine.ok(*words)))["CapEff"] == DEFAULT_CAPABILITIES
+
+
+def test_container_that_makes_its_passwd_a_fifo_does_not_hang_exec(engine: Engine) -> None:
+    script = "rm /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group; echo up; sleep 100"
+    engine.detach("--name", "n", command=["sh", "-c", script])
+    wait_until(lambda: engine.ok("logs", "n"), "its trap")
+    said = engine.fails(126, "exec", "-u", "app", "n", "true", timeout=20)
+    assert "no matching entries in passwd file" in said
+    assert engine.ok("exec", "-u", "12", "n", "sh", "-c", "echo still here") == "still here\n"

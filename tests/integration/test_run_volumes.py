@@ -129,6 +129,21 @@ def test_volume_source_with_odd_characters(engine: Engine) -> None:
     assert os.listdir(path) == ["x"]
 
 
+def test_volume_replaces_a_device(engine: Engine) -> None:
+    script = "stat -c '%t:%T' /dev/random /dev/urandom"
+    assert engine.sh(script, "-v", "/dev/urandom:/dev/random").split() == ["1:9", "1:9"]
+
+
+def test_volume_replaces_all_of_dev(engine: Engine) -> None:
+    script = "stat -c '%t:%T' /dev/null; ls /dev | wc -l"
+    number, count = engine.sh(script, "-v", "/dev:/dev").split()
+    assert number == "1:3" and int(count) == len(os.listdir("/dev"))
+
+
+def test_volume_replaces_shared_memory(engine: Engine, source: str) -> None:
+    assert engine.sh("ls /dev/shm", "-v", f"{source}:/dev/shm") == "file\n"
+
+
 # Propagation
 
 
