@@ -132,8 +132,13 @@ def _special(fstype: str, destination: str, *options: str) -> Mount:
     }
 
 
+def _owned(kind: str, own: Mapping[str, bool]) -> bool:
+    """Whether our user namespace owns that namespace: both are new, or joined together."""
+    return "user" not in own or (kind in own and (own[kind] or not own["user"]))
+
+
 def _proc(own: Mapping[str, bool]) -> Mount:
-    if "user" in own and not own.get("pid"):
+    if not _owned("pid", own):
         # proc can be mounted only by the owner of the pid namespace it shows.
         return _bind("/proc", "/proc", "rbind", *_QUIET)
     return _special("proc", "/proc", *_QUIET)
@@ -159,7 +164,7 @@ def _shared_memory(options: Facts, host: Facts, own: Mapping[str, bool]) -> list
     elif options.get("ipc") != "none":
         size = options.get("shm_size") or SHM_BYTES
         found.append(_tmpfs("/dev/shm", *_QUIET, "mode=1777", f"size={size}"))
-    if "user" not in own or own.get("ipc"):
+    if _owned("ipc", own):
         found.append(_special("mqueue", "/dev/mqueue", *_QUIET))
     elif "ipc" not in own and host.get("mqueue"):
         found.append(_bind("/dev/mqueue", "/dev/mqueue", "rbind", *_QUIET))
@@ -169,7 +174,7 @@ def _shared_memory(options: Facts, host: Facts, own: Mapping[str, bool]) -> list
 def _sys(options: Facts, host: Facts, own: Mapping[str, bool]) -> list[Mount]:
     """/sys and, in it, the cgroups; each can be mounted by the owner of its namespace only."""
     ro, rro = ((), ()) if options.get("privileged") else (("ro",), ("rro",))
-    if "user" in own and not own.get("network"):
+    if not _owned("network", own):
         found = [_bind("/sys", "/sys", "rbind", *rro, *_QUIET)]
     else:
         found = [_special("sysfs", "/sys", *ro, *_QUIET)]

@@ -138,6 +138,8 @@ def _namespaces(paths: Paths, options: dict[str, Any]) -> dict[str, str]:
             if not other.pid:
                 raise InvalidState(f"container {other.name} is not running: --{option} needs it")
             found[kind] = f"/proc/{other.pid}/ns/{name}"
+            if os.geteuid() != 0:  # only from the user namespace that owns it can it be joined
+                found.setdefault("user", f"/proc/{other.pid}/ns/user")
     return found
 
 

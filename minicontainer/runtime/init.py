@@ -48,6 +48,8 @@ class Launch:
         self.streams = streams
         self.cgroup_view = cgroup_view  # (name, host directory) for /sys/fs/cgroup; v1 only
         self.flags, self.joined = namespaces.wanted(config)
+        # Whether a user namespace, made or joined, owns the others.
+        self.owned = any(entry["type"] == "user" for entry in config["linux"].get("namespaces", ()))
         # Filled by the parent just before the fork.
         self.channel_fd = self.fifo_fd = self.control_fd = -1
         self.inherited: list[int] = []
@@ -74,7 +76,7 @@ def main(launch: Launch) -> NoReturn:
 
 
 def stage(launch: Launch) -> NoReturn:
-    """Make the user namespace, have it mapped, make the pid namespace in it, and fork `main`.
+    """Enter the user namespace, make or join the pid namespace in it, and fork `main`.
 
     The others must belong to the user namespace, and one pid namespace needs one more fork.
     """
@@ -86,21 +88,16 @@ def stage(launch: Launch) -> NoReturn:
             launch.group = None
         # Before the user namespace: /proc/self belongs to the host's root afterwards.
         _set_oom_score(launch.config)
-        with step("make a user namespace"):
-            kernel.unshare(kernel.CLONE_NEWUSER)
-        sync.send(launch.channel_fd, sync.MAPS, str(os.getpid()))
-        kind, _, _ = sync.receive(launch.channel_fd)
-        if kind != sync.MAPS:
-            os._exit(125)
-        kernel.setresgid(0, 0, 0)
-        kernel.setresuid(0, 0, 0)
-        launch.flags &= ~kernel.CLONE_NEWUSER
-        new_pid = launch.flags & kernel.CLONE_NEWPID
+        _enter_user_namespace(launch)
+        flags, launch.flags = launch.flags & ~kernel.CLONE_NEWUSER, 0
         with step("make the container's namespaces"):
-            kernel.unshare(launch.flags)
-        launch.flags = kernel.CLONE_NEWUSER  # made already; `_build` sees that they are owned
-        pid = kernel.fork() if new_pid else os.getpid()
-        if pid == 0 or not new_pid:
+            kernel.unshare(flags)
+        joins_pid = [path for kind, path in launch.joined if kind == "pid"]
+        for path in joins_pid:
+            _join("pid", path)
+        forks = bool(joins_pid) or flags & kernel.CLONE_NEWPID
+        pid = kernel.fork() if forks else os.getpid()
+        if pid == 0 or not forks:
             main(launch)
         sync.send(launch.channel_fd, sync.PID, str(pid))
         os._exit(0)
@@ -110,10 +107,25 @@ def stage(launch: Launch) -> NoReturn:
         os._exit(125)
 
 
+def _enter_user_namespace(launch: Launch) -> None:
+    """Make one and have it mapped, or join that of another container; root in it from now on."""
+    joined = [path for kind, path in launch.joined if kind == "user"]
+    for path in joined:
+        _join("user", path)
+    if not joined:
+        with step("make a user namespace"):
+            kernel.unshare(kernel.CLONE_NEWUSER)
+        sync.send(launch.channel_fd, sync.MAPS, str(os.getpid()))
+        kind, _, _ = sync.receive(launch.channel_fd)
+        if kind != sync.MAPS:
+            os._exit(125)
+    kernel.setresgid(0, 0, 0)
+    kernel.setresuid(0, 0, 0)
+
+
 def _build(launch: Launch) -> dict[str, Any]:
     """Make namespaces and file tree, enter them, become the user; the process, fully resolved."""
     config = launch.config
-    owned = bool(launch.flags & kernel.CLONE_NEWUSER)
     _enter_namespaces(launch)
     kinds = {entry["type"] for entry in config["linux"].get("namespaces", ())}
     _set_host_names(config, kinds)
@@ -121,7 +133,7 @@ def _build(launch: Launch) -> dict[str, Any]:
         with step("bring the loopback interface up"):
             kernel.loopback_up()
     _set_sysctls(config)
-    root = _build_root(launch, owned)
+    root = _build_root(launch)
     process = last_hop.identify(config["process"], launch.user, launch.groups)
     user = process["user"]
     last_hop.enter_directory(process.get("cwd", "/"))
@@ -141,15 +153,19 @@ def _build(launch: Launch) -> dict[str, Any]:
 
 def _enter_namespaces(launch: Launch) -> None:
     for kind, path in launch.joined:
-        if kind != "pid":  # joined by the parent, for its children
-            with step("join the %s namespace %s", kind, path):
-                fd = namespaces.open_path(path)
-                kernel.setns(fd, namespaces.KINDS[kind][0])
-                kernel.close(fd)
-    flags = launch.flags & ~(kernel.CLONE_NEWPID | kernel.CLONE_NEWUSER)
-    if flags and not launch.flags & kernel.CLONE_NEWUSER:
+        if kind not in ("user", "pid"):  # joined already: by the stage, or by the parent for us
+            _join(kind, path)
+    flags = launch.flags & ~kernel.CLONE_NEWPID
+    if flags:
         with step("make the container's namespaces"):
             kernel.unshare(flags)
+
+
+def _join(kind: str, path: str) -> None:
+    with step("join the %s namespace %s", kind, path):
+        fd = namespaces.open_path(path)
+        kernel.setns(fd, namespaces.KINDS[kind][0])
+        kernel.close(fd)
 
 
 def _set_host_names(config: dict[str, Any], kinds: set[str]) -> None:
@@ -183,7 +199,7 @@ def _set_oom_score(config: dict[str, Any]) -> None:
                 raise
 
 
-def _build_root(launch: Launch, owned: bool) -> rootfs.Root:
+def _build_root(launch: Launch) -> rootfs.Root:
     config = launch.config
     path = os.path.join(launch.bundle, config["root"]["path"])
     with step("clone the volumes"):
@@ -196,7 +212,7 @@ def _build_root(launch: Launch, owned: bool) -> rootfs.Root:
         with step("bind the root file system %s", path):
             kernel.mount(path, path, None, kernel.MS_BIND | kernel.MS_REC, None)
     with step("open the root file system"):
-        root = rootfs.Root(path, owned, launch.cgroup_view)
+        root = rootfs.Root(path, launch.owned, launch.cgroup_view)
     for operation in rootfs.plan(config, launch.bundle, trees):
         with step("%s", operation.sentence):
             operation.act(root, *operation.arguments)

@@ -54,8 +54,8 @@ class Creation:
 
     @property
     def pid(self) -> int:
-        """The first process, 0 while a user namespace is being made for it."""
-        return 0 if self._launch.flags & kernel.CLONE_NEWUSER else self._pids[-1]
+        """The first process, 0 while a user namespace is being entered for it."""
+        return 0 if self._launch.owned else self._pids[-1]
 
     def finish(self) -> Process:
         """Wait until the process stands ready. Raises the Error that it met; then it is gone."""
@@ -136,22 +136,21 @@ def _open_fifos(launch: init.Launch, state_dir: str) -> None:
 
 
 def _fork(launch: init.Launch, parent_end: int) -> int:
-    owned = bool(launch.flags & kernel.CLONE_NEWUSER)
     pid_namespace: int | str | None = None
-    if owned:
+    if launch.owned:
         # The stage's child is orphaned to us: we must be there to inherit it.
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     elif launch.flags & kernel.CLONE_NEWPID:
         pid_namespace = "new"
     path = next((path for kind, path in launch.joined if kind == "pid"), None)
-    if path is not None:
+    if path is not None and not launch.owned:
         with step("join the pid namespace %s", path):
             pid_namespace = namespaces.open_path(path)
     with step("fork the container's first process"):
         pid = namespaces.fork_into(pid_namespace)
     if pid == 0:
         launch.inherited.append(parent_end)
-        if owned:
+        if launch.owned:
             init.stage(launch)
         init.main(launch)
     if isinstance(pid_namespace, int):
