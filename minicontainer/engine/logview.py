@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         def options(self) -> dict[str, Any]: ...
         @property
         def status(self) -> str: ...
+        @property
+        def monitored(self) -> bool: ...
         def refresh(self) -> object: ...
 
     Entry = tuple[str, bytes, str]
@@ -90,7 +92,8 @@ def _is_alive(container: Container) -> bool:
         container.refresh()
     except NotFound:
         return False
-    return container.status in _ALIVE
+    # A monitor that has not ended may write more, or start the container again.
+    return container.monitored or container.status in _ALIVE
 
 
 class _Files:

@@ -89,6 +89,15 @@ class Container:
         """Whether its monitor waits to start it again."""
         return self.monitored and not self.running and bool((self.state or {}).get("restarting"))
 
+    @property
+    def ending(self) -> bool:
+        """Whether its first process is gone, and its monitor is about to say what follows."""
+        if self.running or self.restarting or not self.monitored or not self.state:
+            return False
+        # --rm keeps no record of the start; without one the start itself has failed.
+        started = self.options.get("rm") or self.last.get("started_at") == self.state["started_at"]
+        return bool(started)
+
     def settle(self) -> None:
         """Wait while its monitor takes down a run that has ended: milliseconds, 10 s at most."""
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -114,19 +123,23 @@ class Container:
             return "paused" if self._frozen() else "running"
         if self.restarting:
             return "restarting"
+        if self.ending:
+            return "running"
         return "exited" if self.last or self.state else "created"
 
     @property
     def exit_code(self) -> int:
         """How it last ended; 255 when nobody saw it, 0 while it runs or before it ever did."""
-        if self.running or not (self.last or self.state):
+        if self.running or self.ending or not (self.last or self.state):
             return 0
         return int(self.last.get("exit_code", 255)) if self.last.get("finished_at") else 255
 
     @property
     def error(self) -> str:
         """Why its last start failed or its end was not seen; empty when all is well."""
-        if not self.running and self.last and not self.last.get("finished_at"):
+        if self.running or self.ending:
+            return ""
+        if self.last and not self.last.get("finished_at"):
             if self.last.get("boot_id") != procfs.boot_id():
                 return "the host was restarted while it ran"
             return "its monitor was killed; the exit code is not known"

@@ -124,6 +124,23 @@ def test_everything_killed_at_once_is_exited(engine: Engine) -> None:
     engine.ok("rm", "c")
 
 
+def test_end_is_told_once_it_is_recorded_and_not_before(engine: Engine) -> None:
+    """A monitor that is slow, here stopped, makes nobody believe that it was killed."""
+    engine.detach("--name", "c", command=SLEEP)
+    state = state_of(engine, "c")[1]
+    pid, monitor = state["pid"], state["monitor_pid"]
+    assert isinstance(pid, int) and isinstance(monitor, int)
+    os.kill(monitor, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: is_gone(pid), "its end")
+    facts = engine.inspect("c")["State"]
+    assert (facts["Status"], facts["Pid"], facts["ExitCode"]) == ("running", 0, 0)
+    assert facts["Error"] == ""
+    os.kill(monitor, signal.SIGCONT)
+    engine.wait_for("c", "exited")
+    assert engine.inspect("c")["State"]["ExitCode"] == 137
+
+
 def test_first_process_killed_from_outside_is_137(engine: Engine) -> None:
     engine.detach("--name", "c", command=SLEEP)
     os.kill(engine.pid("c"), signal.SIGKILL)

@@ -169,6 +169,19 @@ def test_namespaces_of_the_host_can_be_kept(any_user: UserEngine) -> None:
     assert ("/dev/mqueue" in targets) == os.path.ismount("/dev/mqueue")
 
 
+def test_namespaces_of_another_container_are_joined(any_user: UserEngine) -> None:
+    any_user.detach("--name", "first", "--ipc", "shareable", command=["sleep", "777"])
+    any_user.ok("exec", "first", "sh", "-c", "echo first > /dev/shm/x")
+    theirs = namespaces_of(any_user.pid("first"))
+    script = "ps; readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc"
+    shown = any_user.sh(script, "--pid", "container:first")
+    assert "sleep 777" in shown and theirs["pid"] in shown and theirs["ipc"] not in shown
+    script = "cat /dev/shm/x; readlink /proc/self/ns/ipc; stat -f -c %T /dev/mqueue"
+    shown = any_user.sh(script, "--ipc", "container:first")
+    assert shown.splitlines()[:2] == ["first", theirs["ipc"]]
+    assert any_user.status("first") == "running"
+
+
 def test_limits_are_a_warning(any_user: UserEngine) -> None:
     flags = ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "20"]
     words = ["run", "--rm", *flags, "--rootfs", any_user.rootfs, "echo", "runs"]

@@ -199,6 +199,15 @@ def test_in_a_user_namespace_the_hosts_queues_are_bound_if_it_has_any(there):
     assert (found and found["type"]) == ("bind" if there else None)
 
 
+@pytest.mark.parametrize("kind", ["pid", "ipc"])
+def test_what_is_joined_with_its_user_namespace_can_be_mounted(kind):
+    joined = {"user": "/proc/7/ns/user", kind: f"/proc/7/ns/{kind}"}
+    config = compose({**ROOTLESS, "namespaces": joined}, **{kind: "container:x"})
+    assert mount(config, "/proc")["type"] == "proc"
+    assert mount(config, "/dev/mqueue")["type"] == "mqueue"
+    assert "uidMappings" not in config["linux"]
+
+
 def test_ipc_none_has_no_shared_memory():
     config = compose(ipc="none")
     assert mount(config, "/dev/shm") is None

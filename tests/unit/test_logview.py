@@ -29,6 +29,7 @@ class Container:
         self.id = "c" * 64
         self.options: dict[str, Any] = {}
         self.status = "exited"
+        self.monitored = False
         self.on_refresh: Callable[[], None] = lambda: None
         self.log = Path(self.paths.log(self.id))
         self.log.parent.mkdir(parents=True)
