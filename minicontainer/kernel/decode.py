@@ -125,6 +125,7 @@ READING = {
     "get_window_size": "int",
     "getrlimit": "=RLIMIT_",
     "getxattr": "path path",
+    "ignored_signals": "",
     "listxattr": "path",
     "peer_credentials": "int",
     "pty_number": "int",

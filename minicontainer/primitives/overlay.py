@@ -71,11 +71,22 @@ def _mount(snapshot: Snapshot, target: str) -> None:
     if snapshot.volatile:
         try:
             kernel.mount("overlay", target, "overlay", 0, ",".join([*options, "volatile"]))
+            _check_writable(target)
             return
         except OSError as failure:
             if failure.errno != errno.EINVAL:  # before Linux 5.10
                 raise
     kernel.mount("overlay", target, "overlay", 0, ",".join(options))
+    _check_writable(target)
+
+
+def _check_writable(target: str) -> None:
+    """Where it cannot make its work directory, the kernel mounts read-only and says so only in
+    its log."""
+    if os.statvfs(target).f_flag & os.ST_RDONLY:
+        failure = OSError(errno.EROFS, os.strerror(errno.EROFS), target)
+        failure.detail = "its work directory cannot be made: is the disk full?"  # type: ignore[attr-defined]
+        raise failure
 
 
 def _mount_by_descriptor(snapshot: Snapshot, target: str) -> None:

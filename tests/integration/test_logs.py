@@ -22,8 +22,8 @@ def parent_of(pid: int) -> int:
     return proc_number(pid, "status", "PPid:")
 
 
-def pss_kib(pid: int) -> int:
-    return proc_number(pid, "smaps_rollup", "Pss:")
+def rss_kib(pid: int) -> int:
+    return proc_number(pid, "smaps_rollup", "Rss:")
 
 
 def characters_read(pid: int) -> int:
@@ -185,13 +185,13 @@ def test_memory_of_the_monitor_is_flat_through_a_gigabyte(engine: Engine, source
     script = f"while [ ! -e /go ]; do sleep .05; done; {source} | head -c 1000000000; sleep 100"
     engine.detach(*flags, command=("sh", "-c", script))
     monitor = parent_of(engine.pid("c"))
-    before = pss_kib(monitor)
+    before = rss_kib(monitor)
     engine.ok("exec", "c", "touch", "/go")
     read = 0
     highest = 0
     while read < 1_000_000_000:
         read = characters_read(monitor)
-        highest = max(highest, pss_kib(monitor))
+        highest = max(highest, rss_kib(monitor))
         time.sleep(0.1)
     assert highest - before < 2000, f"{before} KiB before, {highest} KiB at most"
     directory = os.path.dirname(path(engine, "c"))

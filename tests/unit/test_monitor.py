@@ -26,9 +26,9 @@ def run(tmp_path: Path) -> Iterator[Run]:
     made.close()
 
 
-def pss_kib(pid: int) -> int:
+def rss_kib(pid: int) -> int:
     with open(f"/proc/{pid}/smaps_rollup") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+        return next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
 
 
 # ------------------------------------------------------------------------- foreground
@@ -137,11 +137,11 @@ def test_memory_stays_flat_through_a_flood(run: Run) -> None:
     flood = "sleep .5; head -c 20M /dev/zero; yes | head -c 5M; echo; sleep 2"
     process = run.start("local", flood, max_size=1_000_000, popen={"stdout": subprocess.DEVNULL})
     run.wait_for("launch")
-    before = pss_kib(process.pid)
+    before = rss_kib(process.pid)
     highest = 0
     while process.poll() is None:
         try:
-            highest = max(highest, pss_kib(process.pid))
+            highest = max(highest, rss_kib(process.pid))
         except (ProcessLookupError, StopIteration):
             break
         time.sleep(0.02)
