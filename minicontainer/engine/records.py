@@ -95,8 +95,9 @@ class Container:
         if self.running or self.restarting or not self.monitored or not self.state:
             return False
         # --rm keeps no record of the start; without one the start itself has failed.
-        started = self.options.get("rm") or self.last.get("started_at") == self.state["started_at"]
-        return bool(started)
+        if self.options.get("rm"):
+            return True
+        return bool(self.last.get("started_at") == self.state.get("started_at", ""))
 
     def settle(self) -> None:
         """Wait while its monitor takes down a run that has ended: milliseconds, 10 s at most."""
