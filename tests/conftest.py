@@ -6,11 +6,16 @@ import os
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
 
 from tests.support import rootfs as rootfs_builder
 from tests.support.runner import Engine, scratch
 from tests.support.users import UserEngine, scratch_is_open
+
+# Time on a shared machine says nothing: speed is what scripts/bench is for.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
