@@ -37,7 +37,8 @@ def test_shell_on_a_terminal_works_and_gives_its_code(engine: Engine) -> None:
 
 
 def test_window_size_is_there_at_the_start_and_follows(engine: Engine) -> None:
-    script = "stty size; trap 'stty size' WINCH; while :; do sleep .1; done"
+    # The trap first: what is printed says that it is set.
+    script = "trap 'stty size' WINCH; stty size; while :; do sleep .1; done"
     flags = ("run", "-it", "--rm", "--rootfs", engine.rootfs)
     terminal = engine.pty(*flags, "sh", "-c", script, rows=37, columns=111)
     terminal.expect(r"\A37 111\r\n")
