@@ -47,6 +47,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let fixtures see whether the test itself failed."""
     report = yield
+    if report.when == "setup":
+        item.stash[failed] = False  # also when it is tried again
     if report.when == "call" and report.failed:
         item.stash[failed] = True
     return report
