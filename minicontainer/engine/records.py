@@ -118,6 +118,7 @@ class Container:
         """created, running, paused, restarting, exited or broken."""
         if self.broken:
             return "broken"
+        self._look_again()
         if self.running:
             if os.path.exists(f"{self.paths.run(self.id)}/exec.fifo"):
                 return "created"
@@ -127,6 +128,14 @@ class Container:
         if self.ending:
             return "running"
         return "exited" if self.last or self.state else "created"
+
+    def _look_again(self) -> None:
+        """Read the facts once more where a restart came between reading one and the other."""
+        for _ in range(3):
+            settled = self.running or self.restarting or self.ending
+            if settled or not self.monitored or self.broken:
+                return
+            self.refresh()
 
     @property
     def exit_code(self) -> int:

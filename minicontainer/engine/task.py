@@ -83,9 +83,11 @@ class Task:
             if self.options.get("pidfile"):
                 with step("write the pid file %s", self.options["pidfile"]):
                     commits.replace(self.options["pidfile"], str(process.pid))
-            lifecycle.start(self.running_dir)
+            # Before the command can end: until its end is recorded, a start on record says that
+            # the monitor is still to be heard (`Container.ending`).
             if not self.options.get("rm"):
                 self._note_start()
+            lifecycle.start(self.running_dir)
         except BaseException as failure:
             if process is None:
                 self.abandon(failure)
